@@ -1,0 +1,1 @@
+"""Model files that the project builds itself, their manifest, and the scripts that build them."""

@@ -1,0 +1,172 @@
+"""The vocabulary that both sides of the process boundary speak: frozen values, checked once, where they are made.
+
+Coordinates: `xywh` boxes are pixels of the captured frame, top-left origin; a `Region` is normalized to 0..1. Times
+carry their unit in their name; `*_ns` are nanoseconds, of the monotonic clock unless the name says `wall`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""A picture or a view of one: (height, width, 3) uint8, BGR."""
+
+SessionSize = Literal[320, 640]
+AttentionMode = Literal["auto", "external", "off"]
+AttentionSource = Literal["external", "python_suggested", "auto_history", ""]
+Strategy = Literal["simple", "smoothing", "velocity"]
+InferenceKind = Literal["full", "roi", "held"]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region of interest, normalized to the frame: x, y, width, height in 0..1, inside it, sides above zero."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        inside = self.x >= 0 and self.y >= 0 and self.x + self.width <= 1 + 1e-9 and self.y + self.height <= 1 + 1e-9
+        if not (inside and self.width > 0 and self.height > 0):
+            raise ValueError(f"a region lies inside 0..1 with sides above zero, not {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A piece of a frame that was given to a session: pixels of the frame, and the session's size."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    model: SessionSize
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """Boxes of one frame as parallel arrays, best first. No box at all is a legal value.
+
+    `xywh` (N, 4) int32 pixels of the frame, clipped to it, sides above zero; `confidence` (N,) float32 in 0..1;
+    `class_id` (N,) int32, the model's class number.
+    """
+
+    xywh: NDArray[np.int32]
+    confidence: NDArray[np.float32]
+    class_id: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        count = len(self.confidence)
+        if self.xywh.shape != (count, 4) or self.class_id.shape != (count,):
+            raise ValueError(f"shapes differ: {self.xywh.shape}, {self.confidence.shape}, {self.class_id.shape}")
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    @classmethod
+    def empty(cls) -> "Detections":
+        """Return the value that says nobody was found."""
+        return cls(np.empty((0, 4), np.int32), np.empty(0, np.float32), np.empty(0, np.int32))
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSettings:
+    """What the operator set for one stream's attention; names and defaults are those of the configuration."""
+
+    mode: AttentionMode = "auto"
+    strategy: Strategy = "simple"
+    alpha: float = 0.3
+    velocity_threshold: float = 0.05
+    velocity_factor: float = 1.5
+    max_expansion: float = 0.3
+    expansion: float = 0.15
+    history_size: int = 30
+    rescan_s: float | None = 2.0
+    min_person_px: int = 40
+    recall_floor: float = 0.97
+    cost_ratio: float | None = None
+    """Cost of a 640 inference in units of a 320 one; None takes the ratio measured at READY."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """What a worker must load: the pair of model files and how to run it. `model_320` None runs the 640 alone."""
+
+    model_640: str
+    model_320: str | None
+    confidence: float
+    iou: float
+    classes: tuple[str, ...]
+    provider: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One loaded session: its file, what it says of itself, and what loading and one warm inference cost."""
+
+    path: str
+    sha256: str
+    size: int
+    provider: str
+    load_ms: float
+    warm_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """A loaded pair: `model_name` is its family and size as in `yolo11n`; `model_size` n, s, m, l, x or unknown."""
+
+    model_name: str
+    model_size: str
+    sessions: tuple[SessionInfo, ...]
+    cost_ratio: float
+    """Time of a 640 inference over a 320 one, measured at READY and rounded to 0.5; 1.0 when there is one session."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectRequest:
+    """What the detector is told about a frame beside its pixels."""
+
+    stream_id: str
+    stream_time_s: float
+    """The stream's own clock: presentation time for files, capture time for cameras."""
+    continuous: bool = True
+    """False on the first frame after a pause, a reconnect or a new ring: nothing seen before may be assumed."""
+    settings: AttentionSettings = field(default_factory=AttentionSettings)
+    regions: tuple[Region, ...] = ()
+    """External regions, set by command."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoiProcessing:
+    """What attention did with a frame and why; names are those of the published result."""
+
+    target_size: SessionSize
+    crop_applied: bool
+    source: AttentionSource
+    strategy: Strategy
+    attention_rois: tuple[Region, ...]
+    merged_roi: Region | None
+    crops: tuple[Crop, ...]
+    crop: tuple[int, int, int, int] | None
+    """Union of `crops`, xywh in pixels of the frame."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What the detector made of one frame. Times are milliseconds of the worker's monotonic clock."""
+
+    detections: Detections
+    inference: InferenceKind
+    model_selected: SessionSize
+    roi_processing: RoiProcessing | None
+    suggested_roi: Region | None
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+    total_ms: float

@@ -1,0 +1,1 @@
+"""The detector: from pixels to boxes; imports only Orion's vocabulary."""
