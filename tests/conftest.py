@@ -1,0 +1,99 @@
+"""What every test shares: where test data and optional programs are found, and a guard against leftovers."""
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def testdata_path() -> Path | None:
+    """Return the folder of real models, videos and reference detections, or None where there is none."""
+    named = os.environ.get("ORION_TESTDATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "testdata"
+    return folder if folder.is_dir() else None
+
+
+def missing(what: str) -> None:
+    """Skip the calling test because `what` is absent; in CI, where everything is installed, fail it instead."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have {what}")
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="session")
+def testdata() -> Path:
+    """Return the test data's folder, or skip with the reason."""
+    folder = testdata_path()
+    if folder is None:
+        pytest.skip("needs the test data: a folder ../shared/testdata, or the one that ORION_TESTDATA names")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[[str, str], str]:
+    """Return a function that finds a program, or skips and names the Debian package that has it."""
+
+    def find(name: str, package: str) -> str:
+        path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        if path is None:
+            missing(f"the program {name} (Debian package {package})")
+        assert path is not None
+        return path
+
+    return find
+
+
+def _descendants() -> dict[int, str]:
+    """Return the living processes below this one, by pid. Zombies and multiprocessing's own tracker do not count."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True)
+    parents: dict[int, tuple[int, str, str]] = {}
+    for line in listing.stdout.splitlines():
+        pid, ppid, stat, args = line.split(None, 3)
+        parents[int(pid)] = (int(ppid), stat, args)
+    found: dict[int, str] = {}
+    frontier = {os.getpid()}
+    while frontier:
+        frontier = {pid for pid, (ppid, _, _) in parents.items() if ppid in frontier}
+        found |= {pid: parents[pid][2] for pid in frontier if not parents[pid][1].startswith("Z")}
+    return {pid: args for pid, args in found.items() if "resource_tracker" not in args and "ps -eo" not in args}
+
+
+def _segments() -> set[str]:
+    return {path.name for path in SHARED_MEMORY.iterdir()}
+
+
+def _tree() -> set[str]:
+    listing = subprocess.run(
+        ["git", "status", "--porcelain", "--ignored=no"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    return {line for line in listing.stdout.splitlines() if line.startswith("??")}
+
+
+def _left_over(before: tuple[set[int], set[threading.Thread], set[str]]) -> str:
+    processes = {pid: args for pid, args in _descendants().items() if pid not in before[0]}
+    threads = {thread.name for thread in threading.enumerate() if thread not in before[1] and not thread.daemon}
+    segments = {name for name in _segments() - before[2] if name.startswith("orion")}
+    parts = [("processes", processes), ("threads", threads), ("segments", segments)]
+    return ", ".join(f"{what} {left}" for what, left in parts if left)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail any test that leaves a process, a thread, a shared-memory segment or a file in the tree."""
+    before = (set(_descendants()), set(threading.enumerate()), _segments())
+    tree = _tree() if request.node.get_closest_marker("writes_tree") is None else None
+    yield
+    deadline = time.monotonic() + 2.0
+    while (left := _left_over(before)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not left, f"left behind: {left}"
+    if tree is not None:
+        assert not _tree() - tree, f"files left in the tree: {_tree() - tree}"
