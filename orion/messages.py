@@ -170,3 +170,68 @@ class Outcome:
     inference_ms: float
     postprocess_ms: float
     total_ms: float
+
+
+# What crosses the process boundary. A worker answers each FrameMessage with one FrameResult or one FrameFailure.
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMessage:
+    """Supervisor to worker: a leased frame, where its pixels are, and what the detector must know."""
+
+    lease: int
+    ring: str
+    slot: int
+    generation: int
+    captured_ns: int
+    request: DetectRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Supervisor to worker: a stream went to another worker or ended; drop what is kept for it."""
+
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Supervisor to worker: leave, with exit code 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Worker to supervisor: both sessions are loaded and warm; frames may come."""
+
+    info: DetectorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailure:
+    """Worker to supervisor: it could not start, and leaves with its own exit code. `kind` is the error's class."""
+
+    kind: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """Worker to supervisor: the answer to a frame. `queue_ms` is from capture to the worker's start on it."""
+
+    lease: int
+    outcome: Outcome
+    queue_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFailure:
+    """Worker to supervisor: a frame could not be answered, and why; the worker goes on."""
+
+    lease: int
+    reason: Literal["torn", "worker_error"]
+    message: str
+    traceback: str
+
+
+Message = FrameMessage | Forget | Stop | Ready | BootFailure | FrameResult | FrameFailure
