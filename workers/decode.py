@@ -1,0 +1,95 @@
+"""From a session's raw output to boxes in frame pixels, pure. Runs in the worker's main thread. The head is sparse: the
+scores are scanned once, and only columns above the threshold are read further.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orion.messages import Detections
+from workers.card import Layout
+from workers.letterbox import Placement
+from workers.nms import suppress
+
+MAX_DETECTIONS = 300
+"""Most boxes a frame may have, as in Ultralytics' predictor; it bounds the result message too."""
+
+_MAX_CANDIDATES = 3000
+"""Most boxes that suppression looks at, best first, so that a threshold near zero cannot stall a frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts as a detection: the head's layout, the wanted class numbers and both thresholds."""
+
+    layout: Layout
+    class_ids: tuple[int, ...]
+    confidence: float
+    iou: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidates:
+    """Boxes above the threshold: (N, 4) xyxy in input pixels, (N,) scores, (N,) class numbers."""
+
+    xyxy: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    class_id: NDArray[np.int32]
+
+    def take(self, index: NDArray[np.intp]) -> "_Candidates":
+        return _Candidates(self.xyxy[index], self.confidence[index], self.class_id[index])
+
+
+def decode(raw: NDArray[np.floating], rules: Rules, placement: Placement, frame_size: tuple[int, int]) -> Detections:
+    """Return the detections in `raw`, a head's output of batch one, for a frame of (width, height) pixels.
+
+    Boxes are suppressed per class (unless the head is end-to-end, which did so itself), mapped back through
+    `placement`, clipped to the frame, their edges rounded to the nearest pixel, empty ones dropped; best first.
+    """
+    found = _grid(raw[0], rules) if rules.layout == "grid" else _end_to_end(raw[0], rules)
+    if len(found.confidence) == 0:
+        return Detections.empty()
+    sound = np.isfinite(found.xyxy).all(axis=1)
+    found = found.take(np.flatnonzero(sound & _has_area(found.xyxy)))
+    found = found.take(np.argsort(-found.confidence, kind="stable")[:_MAX_CANDIDATES])
+    if rules.layout == "grid":
+        found = found.take(_suppress_by_class(found, rules.iou))
+    width, height = frame_size
+    limits = np.array([width, height, width, height])
+    edges = np.rint(np.clip(placement.to_frame(found.xyxy), 0, limits)).astype(np.int32)
+    visible = np.flatnonzero(_has_area(edges))[:MAX_DETECTIONS]
+    edges, found = edges[visible], found.take(visible)
+    xywh = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1)
+    return Detections(xywh, found.confidence, found.class_id)
+
+
+def _grid(head: NDArray[np.floating], rules: Rules) -> _Candidates:
+    """Read a (4 + C, N) head: centre x, centre y, width, height, then one row of scores a class."""
+    columns = [np.flatnonzero(head[4 + class_id] >= rules.confidence) for class_id in rules.class_ids]
+    classes = np.repeat(np.array(rules.class_ids, np.int32), [len(part) for part in columns])
+    column = np.concatenate(columns)
+    centre_size = head[:4, column].T.astype(np.float32)
+    half = centre_size[:, 2:] / 2
+    xyxy = np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+    return _Candidates(xyxy, head[4 + classes, column].astype(np.float32), classes)
+
+
+def _end_to_end(head: NDArray[np.floating], rules: Rules) -> _Candidates:
+    """Read a (K, 6) head: x1, y1, x2, y2, score, class."""
+    wanted = (head[:, 4] >= rules.confidence) & np.isin(head[:, 5], rules.class_ids)
+    rows = head[wanted].astype(np.float32)
+    return _Candidates(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32))
+
+
+def _has_area(xyxy: NDArray[Any]) -> NDArray[np.bool_]:
+    return (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
+
+
+def _suppress_by_class(found: _Candidates, iou: float) -> NDArray[np.intp]:
+    kept = [
+        members[suppress(found.xyxy[members], found.confidence[members], iou)]
+        for members in (np.flatnonzero(found.class_id == class_id) for class_id in np.unique(found.class_id))
+    ]
+    return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.intp)

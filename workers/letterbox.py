@@ -1,0 +1,97 @@
+"""From a piece of a frame to a session's input tensor, and the exact way back. Runs in the worker's main thread; each
+`Letterbox` writes into one tensor that its session owns. `place` is pure arithmetic and decides everything.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from orion.messages import Crop, Pixels
+
+GREY = 114
+"""Colour of the margins, that of Ultralytics' training and export."""
+
+Boxes = NDArray[np.float32]
+"""(N, 4) x1, y1, x2, y2; what the coordinates are pixels of is said where it is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a crop lies in a square input: its offset and size there, in input pixels, and where it came from."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    crop: Crop
+
+    def to_frame(self, xyxy: Boxes) -> NDArray[np.float64]:
+        """Map boxes (N, 4) from input pixels to frame pixels.
+
+        Each axis has the scale that the resize really had, so this is the exact inverse although sizes are truncated.
+        """
+        scale_x = self.crop.width / self.width
+        scale_y = self.crop.height / self.height
+        scale = np.array([scale_x, scale_y, scale_x, scale_y])
+        offset = np.array([self.left, self.top, self.left, self.top])
+        origin = np.array([self.crop.x, self.crop.y, self.crop.x, self.crop.y])
+        boxes: NDArray[np.float64] = (xyxy - offset) * scale + origin
+        return boxes
+
+    def to_input(self, xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Map boxes (N, 4) from frame pixels to input pixels: the inverse of `to_frame`."""
+        scale_x = self.width / self.crop.width
+        scale_y = self.height / self.crop.height
+        scale = np.array([scale_x, scale_y, scale_x, scale_y])
+        offset = np.array([self.left, self.top, self.left, self.top])
+        origin = np.array([self.crop.x, self.crop.y, self.crop.x, self.crop.y])
+        boxes: NDArray[np.float64] = (xyxy - origin) * scale + offset
+        return boxes
+
+
+def place(crop: Crop) -> Placement:
+    """Return where `crop` goes in the square input of `crop.model` pixels: the longer side fills it, the shorter is
+    truncated to whole pixels (at least one) and centred, an odd margin being larger at the far side.
+    """
+    side = crop.model
+    longest = max(crop.width, crop.height)
+    width = max(1, crop.width * side // longest)
+    height = max(1, crop.height * side // longest)
+    return Placement((side - width) // 2, (side - height) // 2, width, height, crop)
+
+
+class Letterbox:
+    """Fills one input tensor, (1, 3, side, side) RGB in 0..1, from crops; nothing large is allocated while the crops
+    keep their shape.
+    """
+
+    def __init__(self, tensor: NDArray[np.floating]) -> None:
+        self._tensor = tensor
+        self._tensor.fill(GREY / 255)
+        self._inside = (0, 0, 0, 0)
+        self._resized = np.empty((0, 0, 3), np.uint8)
+        self._planes = np.empty((3, 0, 0), np.uint8)
+        self._scale = tensor.dtype.type(1 / 255)
+
+    def fill(self, frame: Pixels, crop: Crop) -> Placement:
+        """Write `crop` of `frame` (BGR; `crop` lies inside it) into the tensor and return where it went."""
+        placement = place(crop)
+        self._make_room(placement)
+        source = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+        cv2.resize(source, (placement.width, placement.height), dst=self._resized, interpolation=cv2.INTER_LINEAR)
+        blue, green, red = self._planes[2], self._planes[1], self._planes[0]
+        cv2.split(self._resized, [blue, green, red])
+        np.multiply(self._planes, self._scale, out=self._target, casting="unsafe")
+        return placement
+
+    def _make_room(self, placement: Placement) -> None:
+        inside = (placement.left, placement.top, placement.width, placement.height)
+        if inside == self._inside:
+            return
+        left, top, width, height = self._inside = inside
+        self._tensor.fill(GREY / 255)
+        self._target = self._tensor[0, :, top : top + height, left : left + width]
+        self._resized = np.empty((height, width, 3), np.uint8)
+        self._planes = np.empty((3, height, width), np.uint8)
