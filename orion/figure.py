@@ -23,7 +23,7 @@ CAP_POINTS = 7
 THIGH, SHIN, UPPER_ARM, FOREARM = 0.245, 0.235, 0.165, 0.155
 HIP_UP, SHOULDER_UP, HEAD_UP = 0.52, 0.80, 0.925
 TORSO_UP = np.array([0.852, 0.835, 0.815, 0.775, 0.70, 0.61, 0.54, 0.49])
-TORSO_LEFT = np.array([0.035, 0.075, 0.112, 0.122, 0.110, 0.094, 0.100, 0.098])
+TORSO_LEFT = np.array([0.035, 0.078, 0.116, 0.126, 0.112, 0.096, 0.102, 0.099])
 TORSO_FORWARD = np.array([0.030, 0.045, 0.058, 0.070, 0.074, 0.064, 0.072, 0.066])
 
 
@@ -88,7 +88,7 @@ def _leg(side: int, pose: Pose, look: Look, tone: float) -> list[_Limb]:
     ankle = _swing(knee, SHIN, swing - 0.75 * flex)
     spread = np.array([0.0, 0.012 * side, 0.0])
     heel = ankle + spread + np.array([-0.012, 0.0, -0.016])
-    toe = heel + np.array([0.095, 0.012 * side, -0.010 - 0.03 * flex])
+    toe = heel + np.array([0.095, 0.024 * side, -0.010 - 0.03 * flex])
     return [
         _Limb(heel, toe, (0.026, 0.019), _shade(look.shoes, tone)),
         _Limb(knee + spread, ankle + spread, (0.044, 0.029), _shade(look.trousers, tone)),
@@ -101,8 +101,8 @@ def _arm(side: int, pose: Pose, look: Look, tone: float) -> list[_Limb]:
     lifted = pose.gesture if side > 0 else 0.25 * pose.gesture
     swing = 0.36 * pose.stride * math.sin(phase) + 0.15 * lifted
     bend = 0.12 + 0.35 * pose.stride + 1.5 * lifted
-    shoulder = np.array([0.0, 0.118 * side, SHOULDER_UP - 0.012])
-    elbow = _swing(shoulder, UPPER_ARM, swing) + np.array([0.0, 0.020 * side, 0.0])
+    shoulder = np.array([0.0, 0.104 * side, SHOULDER_UP - 0.018])
+    elbow = _swing(shoulder, UPPER_ARM, swing) + np.array([0.0, 0.032 * side, 0.0])
     wrist = _swing(elbow, FOREARM, swing + bend) + np.array([0.0, (0.004 - 0.05 * lifted) * side, 0.0])
     hand = wrist + (wrist - elbow) * 0.22
     return [
@@ -146,11 +146,16 @@ def _torso(yaw: float) -> Points:
 
 
 def _hair(yaw: float) -> Points:
-    """Return the cap of hair: the upper part of the skull's outline, lower at the back of the head than at the face."""
+    """Return the hair: over the crown, down to the nape at the back of the head, clear of the forehead."""
     turn = math.sin(yaw)
-    angles = np.linspace(-0.05 - 0.75 * max(0.0, -turn), math.pi + 0.05 + 0.75 * max(0.0, turn), 16)
-    centre = np.array([-0.006 * turn, HEAD_UP + 0.021])
-    return centre + np.stack([0.058 * np.cos(angles), 0.056 * np.sin(angles)], axis=1)
+    to_right, to_left = max(0.0, turn), max(0.0, -turn)
+    angles = np.linspace(0.1 + 0.4 * to_right - 0.9 * to_left, math.pi - 0.1 - 0.4 * to_left + 0.9 * to_right, 16)
+    rim = np.stack([0.058 * np.cos(angles), 0.056 * np.sin(angles)], axis=1)
+    temple = np.array([[-0.022 * turn, 0.022 - 0.036 * abs(turn)], [0.020 * turn, 0.022]])
+    if turn < 0:
+        temple = temple[::-1]
+    outline: Points = np.concatenate([rim, temple]) + np.array([-0.006 * turn, HEAD_UP + 0.021])
+    return outline
 
 
 def _face(yaw: float, look: Look, projection: Points) -> list[Part]:

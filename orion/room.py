@@ -51,7 +51,7 @@ def _shell(canvas: _Canvas, seed: int) -> None:
     reach = width / height / 2 + 0.2
     rng = np.random.default_rng(seed)
     for board in np.arange(-round(reach / 0.16), round(reach / 0.16)) * 0.16:
-        tint = int(rng.integers(-5, 6))
+        tint = int(rng.integers(-8, 9))
         shade = (134 + tint, 159 + tint, 180 + tint)
         canvas.polygon([(board, FLOOR_LINE), (board + 0.16, FLOOR_LINE), (2 * board + 0.32, 1), (2 * board, 1)], shade)
     canvas.box(-reach, SKIRTING_UP, reach, FLOOR_LINE, (206, 214, 218))

@@ -23,12 +23,16 @@ HORIZON = 0.36
 """Where the heads of the farthest figures are, as a share of the frame's height: that of a camera at eye level."""
 SMOOTH_S = 0.7
 """How long a figure takes to gather speed, to stop and to turn."""
+TURN = math.radians(62)
+"""How far a walker turns from the viewer: short of the full profile, so that the shoulders show."""
 STEP = 0.40
 """Length of a step in body heights."""
 OUTSIDE = 0.36
 """How far beyond the frame's edge a figure starts and ends, in body heights: enough to be out of sight."""
 NOISE_SPAN = 4
-TILE_MARGIN = 61
+"""Most that the noise adds or takes away, in grey levels."""
+TILE = 128
+"""Side of the patch of noise that is repeated over the frame, at another offset in every frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +64,13 @@ class _Visit:
 
 
 VISITS = (
-    _Visit(0, 0.945, ((0.8, 0.0), (3.6, 0.40), (8.5, 0.40), (13.0, 1.0))),
-    _Visit(1, 0.965, ((10.4, 1.0), (16.4, 0.0))),
+    _Visit(0, 0.945, ((0.8, 0.0), (3.6, 0.40), (8.5, 0.40), (11.7, 1.0))),
+    _Visit(1, 0.965, ((8.2, 1.0), (13.8, 0.0))),
     _Visit(2, 0.950, ((21.0, 1.0), (23.2, 0.72), (33.5, 0.72), (36.0, 1.0))),
     _Visit(3, 0.960, ((24.0, 0.0), (26.0, 0.24), (31.0, 0.24), (33.2, 0.0))),
     _Visit(0, 0.970, ((26.6, 0.0), (29.0, 0.46), (31.6, 0.46), (34.6, 0.0))),
     _Visit(1, 0.955, ((41.0, 0.0), (46.4, 1.0))),
-    _Visit(3, 0.945, ((43.8, 1.0), (47.6, 0.55), (51.4, 0.55), (55.6, 0.0))),
+    _Visit(3, 0.945, ((42.4, 1.0), (45.6, 0.55), (49.6, 0.55), (53.4, 0.0))),
 )
 LOOKS = (
     Look(shirt=(120, 62, 30), trousers=(58, 48, 44), shoes=(30, 30, 34), hair=(26, 34, 44), skin=(140, 172, 214)),
@@ -74,33 +78,34 @@ LOOKS = (
     Look(shirt=(66, 96, 40), trousers=(92, 66, 48), shoes=(34, 36, 44), hair=(22, 24, 28), skin=(86, 118, 164)),
     Look(shirt=(58, 46, 60), trousers=(104, 82, 66), shoes=(44, 44, 48), hair=(60, 64, 70), skin=(132, 164, 208)),
 )
+Box = tuple[float, float, float, float]
 _URI = re.compile(r"demo:(?P<width>[^x@]*)x(?P<height>[^x@]*)@(?P<fps>[^x@]*)")
 
 
-def _number(text: str, name: str, low: float, high: float, *, whole: bool) -> float:
-    try:
-        value = int(text) if whole else float(text)
-    except ValueError:
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(f"the demo's {name} must be {kind}, not {text!r}") from None
+def _number(text: str, name: str, pattern: str, kind: str) -> float:
+    if re.fullmatch(pattern, text) is None:
+        raise ValueError(f"the demo's {name} must be {kind}, not {text!r}")
+    return float(text)
+
+
+def _check(value: float, name: str, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ValueError(f"the demo's {name} must be {low:g} to {high:g}, not {text}")
-    return value
+        raise ValueError(f"the demo's {name} must be {low:g} to {high:g}, not {value:g}")
 
 
 class DemoScene:
     """A looping scene of `CYCLE_S` seconds with one to three figures and stretches without any."""
 
     def __init__(self, width: int = 1280, height: int = 720, fps: float = 30.0, seed: int = 0) -> None:
-        self.width = int(_number(str(width), "width", MIN_SIDE, MAX_SIDE, whole=True))
-        self.height = int(_number(str(height), "height", MIN_SIDE, MAX_SIDE, whole=True))
-        self.fps = _number(str(fps), "frame rate", MIN_FPS, MAX_FPS, whole=False)
+        _check(width, "width", MIN_SIDE, MAX_SIDE)
+        _check(height, "height", MIN_SIDE, MAX_SIDE)
+        _check(fps, "frame rate", MIN_FPS, MAX_FPS)
+        self.width, self.height, self.fps = width, height, fps
         self.seed = seed
-        rng = np.random.default_rng(seed)
-        self._looks = [LOOKS[i] for i in (rng.permutation(len(LOOKS)) if seed else range(len(LOOKS)))]
+        self._looks = [LOOKS[i] for i in (np.arange(len(LOOKS)) + seed) % len(LOOKS)]
         self._room = paint_room(self.width, self.height, seed)
-        grain = rng.normal(NOISE_SPAN, 1.4, (self.height + TILE_MARGIN, self.width + TILE_MARGIN, 3))
-        self._noise = np.clip(np.rint(grain), 0, 2 * NOISE_SPAN).astype(np.uint8)
+        self._shadow = _soft_shadow(round(0.27 * self.height), max(3, round(0.04 * self.height)))
+        self._noise = _grain(self.height + TILE, self.width + TILE, seed)
 
     @classmethod
     def parse(cls, uri: str) -> Self:
@@ -110,9 +115,9 @@ class DemoScene:
         match = _URI.fullmatch(uri)
         if match is None:
             raise ValueError(f"a demo source is demo or demo:WIDTHxHEIGHT@FPS, as in demo:1280x720@30, not {uri!r}")
-        width = _number(match["width"], "width", MIN_SIDE, MAX_SIDE, whole=True)
-        height = _number(match["height"], "height", MIN_SIDE, MAX_SIDE, whole=True)
-        return cls(int(width), int(height), _number(match["fps"], "frame rate", MIN_FPS, MAX_FPS, whole=False))
+        width = _number(match["width"], "width", r"[0-9]+", "a whole number")
+        height = _number(match["height"], "height", r"[0-9]+", "a whole number")
+        return cls(int(width), int(height), _number(match["fps"], "frame rate", r"[0-9]+(\.[0-9]+)?", "a number"))
 
     def render(self, index: int, out: Pixels) -> None:
         """Draw frame `index` (from 0) into `out`, a (height, width, 3) uint8 BGR array, in place."""
@@ -122,8 +127,9 @@ class DemoScene:
         light = self._light(time_s)
         cv2.convertScaleAbs(self._room, dst=out, alpha=light, beta=-NOISE_SPAN)
         for _, parts in self._people(time_s):
+            self._cast_shadow(parts, out)
             paint(parts, light, out)
-        top, left = np.random.default_rng((self.seed, index)).integers(0, TILE_MARGIN, 2)
+        top, left = np.random.default_rng((self.seed, index)).integers(0, TILE, 2)
         cv2.add(out, self._noise[top : top + self.height, left : left + self.width], dst=out)
 
     def figures(self, index: int) -> tuple[Figure, ...]:
@@ -134,8 +140,16 @@ class DemoScene:
             clipped = _clip(box, self.width, self.height)
             if clipped is not None:
                 hidden = any(_overlap(box, nearer) for _, nearer in people[place_in_line + 1 :])
-                found.append(Figure(visit, clipped, fully_visible=clipped == box and not hidden))
+                found.append(Figure(visit, clipped, fully_visible=clipped is box and not hidden))
         return tuple(found)
+
+    def _cast_shadow(self, parts: list[Part], out: Pixels) -> None:
+        left, top, width, height = bounds(parts)
+        tall, wide = self._shadow.shape[:2]
+        x, y = round(left + (width - wide) / 2), round(top + height - 0.62 * tall)
+        target = out[y : y + tall, max(0, x) : max(0, x + wide)]
+        if target.size:
+            cv2.subtract(target, self._shadow[: target.shape[0], max(0, -x) :][:, : target.shape[1]], dst=target)
 
     def _light(self, time_s: float) -> float:
         """Return the gain of the slowly changing daylight."""
@@ -160,26 +174,36 @@ class DemoScene:
         walked = float(path.mean())
         speed = float(path[-1] - path[0]) / SMOOTH_S * way_px / tall
         stride = min(1.0, abs(speed) / 0.6)
-        yaw = math.pi / 2 * max(-1.0, min(1.0, speed / 0.35))
+        yaw = TURN * max(-1.0, min(1.0, speed / 0.35))
         steps = max(2.0, min(24.0, way_px / tall / STEP))
         gesture = (1.0 - stride) * max(0.0, math.sin(2.1 * moment)) ** 2
         pose = Pose(yaw, math.pi * steps * walked * (1 if yaw >= 0 else -1), stride, gesture)
-        return place(
-            body(pose, self._looks[visit.look]), walked * way_px - OUTSIDE * tall, visit.floor * self.height, tall
-        )
+        parts = body(pose, self._looks[visit.look])
+        return place(parts, walked * way_px - OUTSIDE * tall, visit.floor * self.height, tall)
 
 
-Box = tuple[float, float, float, float]
+def _grain(height: int, width: int, seed: int) -> Pixels:
+    """Return noise around `NOISE_SPAN`, never below zero: a patch repeated until it covers height x width."""
+    patch = np.random.default_rng(seed).normal(NOISE_SPAN, 1.4, (TILE, TILE, 3))
+    whole = np.clip(np.rint(patch), 0, 2 * NOISE_SPAN).astype(np.uint8)
+    return np.tile(whole, (-(-height // TILE), -(-width // TILE), 1))[:height, :width]
+
+
+def _soft_shadow(width: int, height: int) -> Pixels:
+    """Return what a shadow on the floor takes away: most in the middle, nothing at its rim."""
+    across, down = np.linspace(-1, 1, width)[None, :], np.linspace(-1, 1, height)[:, None]
+    depth = 46.0 * np.clip(1.0 - across**2 - down**2, 0.0, 1.0) ** 0.8
+    return np.repeat(np.rint(depth).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def _clip(box: Box, width: int, height: int) -> Box | None:
+    """Return the part of `box` inside the frame: the box itself where all of it is, None where nothing is."""
     left, top = max(0.0, box[0]), max(0.0, box[1])
     right, bottom = min(float(width), box[0] + box[2]), min(float(height), box[1] + box[3])
-    if (left, top, right - left, bottom - top) == box or (
-        box[0] >= 0 and box[1] >= 0 and right < width and bottom < height
-    ):
-        return box
-    return (left, top, right - left, bottom - top) if right > left and bottom > top else None
+    if left >= right or top >= bottom:
+        return None
+    whole = (left, top) == box[:2] and (right, bottom) == (box[0] + box[2], box[1] + box[3])
+    return box if whole else (left, top, right - left, bottom - top)
 
 
 def _overlap(one: Box, other: Box) -> bool:
