@@ -125,6 +125,8 @@ class DetectorInfo:
     sessions: tuple[SessionInfo, ...]
     cost_ratio: float
     """Time of a 640 inference over a 320 one, measured at READY and rounded to 0.5; 1.0 when there is one session."""
+    labels: tuple[tuple[int, str], ...] = ()
+    """Class number and name of everything that is looked for."""
 
 
 @dataclass(frozen=True, slots=True)

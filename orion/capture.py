@@ -1,0 +1,234 @@
+"""One thread a source, in the supervisor process: read the next picture straight into a slot, stamp it, number it,
+offer it to the ledger; open the source again for ever when it is a camera that went away. It owns the source and the
+slot it writes; its only doors to the rest are the ledger's `offer` and `skip`, and the events that it posts.
+"""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+from orion.backoff import Backoff
+from orion.errors import OrionError, SharedMemoryError, SourceError
+from orion.ledger import Frame, Ledger, Slot
+from orion.messages import Pixels
+from orion.pacing import RateLimiter, RealTimePace
+from orion.ring import Ring
+from orion.source import Source, SourceInfo
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """The source delivers; `again` after it was lost."""
+
+    stream_id: str
+    info: SourceInfo
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamLost:
+    """The source does not deliver; it is tried again after `retry_s`."""
+
+    stream_id: str
+    reason: str
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """The source has no more pictures, or as many as were asked for were taken."""
+
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFailed:
+    """The source cannot be used at all; `error` says why and what to do."""
+
+    stream_id: str
+    error: OrionError
+
+
+CaptureEvent = StreamOpened | StreamLost | StreamEnded | StreamFailed
+
+
+class Outbound(Protocol):
+    """How a capture thread reaches the supervisor's thread."""
+
+    def post(self, item: CaptureEvent) -> None:
+        """Leave an event."""
+
+    def wake(self) -> None:
+        """Say that a frame waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    """How a stream is read. `rate_hz` and `frames` None set no limit."""
+
+    every_frame: bool = False
+    frames: int | None = None
+    rate_hz: float | None = None
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Capture:
+    """The thread of one stream. `make_ring(width, height)` allocates, or raises SharedMemoryError."""
+
+    def __init__(
+        self,
+        stream_id: str,
+        source: Source,
+        ledger: Ledger,
+        make_ring: Callable[[int, int], Ring],
+        supervisor: Outbound,
+        settings: CaptureSettings,
+    ) -> None:
+        self._stream_id = stream_id
+        self._source = source
+        self._ledger = ledger
+        self._make_ring = make_ring
+        self._supervisor = supervisor
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._limiter = RateLimiter(settings.rate_hz)
+        self._ring: Ring | None = None
+        self._slot: Slot | None = None
+        self._seq = 0
+        self._continuous = False
+        # A thread that sits in a native call cannot be ended; as a daemon it does not keep the process.
+        self._thread = threading.Thread(target=self._run, name=f"capture-{stream_id}", daemon=True)
+
+    def start(self) -> None:
+        """Start reading."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; `join` waits for it."""
+        self._stopping.set()
+        self._ledger.end()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread; return whether it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # In the thread.
+
+    def _run(self) -> None:
+        try:
+            self._keep_reading()
+        except OrionError as error:
+            self._supervisor.post(StreamFailed(self._stream_id, error))
+        except Exception:  # noqa: BLE001 - the entry point of a thread: what it dies of must be told
+            self._supervisor.post(StreamFailed(self._stream_id, OrionError(traceback.format_exc())))
+        else:
+            self._supervisor.post(StreamEnded(self._stream_id))
+        finally:
+            self._source.close()
+
+    def _keep_reading(self) -> None:
+        """Read until the end of the source or the stop; a camera that is lost is opened again, for ever."""
+        delays = self._settings.backoff.delays(Random())
+        opened, first = False, 0
+        while not self._stopping.is_set():
+            try:
+                info = self._source.open()
+                self._supervisor.post(StreamOpened(self._stream_id, info, again=opened))
+                opened, first = True, self._seq
+                self._read_all(info)
+            except (SourceError, SharedMemoryError) as error:
+                self._source.close()
+                if self._seq > first:
+                    delays = self._settings.backoff.delays(Random())
+                if not self._retries(error, opened=opened):
+                    raise
+                delay_s = next(delays)
+                self._supervisor.post(StreamLost(self._stream_id, str(error), delay_s))
+                self._stopping.wait(delay_s)
+            else:
+                return
+
+    def _retries(self, error: OrionError, *, opened: bool) -> bool:
+        """Return whether the loss may heal: a network source's always, a camera's once it has worked."""
+        if isinstance(error, SharedMemoryError):
+            return self._ring is not None
+        return self._source.kind == "network" or (self._source.kind == "device" and opened)
+
+    def _read_all(self, info: SourceInfo) -> None:
+        """Take pictures until the source ends, the limit is reached, or the stop. Raises SourceError on loss."""
+        self._continuous = False
+        paced = self._source.kind in {"file", "demo"} and not self._settings.every_frame
+        pace = RealTimePace() if paced else None
+        self._use_ring(info.width, info.height)
+        while not self._stopping.is_set() and self._seq != self._settings.frames:
+            if not self._limiter.take(self._clock_s()):
+                if not self._source.skip():
+                    return
+                self._await_pace(pace)
+                self._ledger.skip("rate")
+                self._seq += 1
+            elif not self._read_one(pace):
+                return
+
+    def _read_one(self, pace: RealTimePace | None) -> bool:
+        """Read one picture into the slot and offer it; return False at the end of the source."""
+        assert self._ring is not None
+        assert self._slot is not None
+        destination = self._ring.begin(self._slot.index)
+        picture = self._source.read(destination)
+        if picture is None:
+            return False
+        if picture is not destination:
+            self._take_other_size(picture)
+        self._await_pace(pace)
+        captured_ns, captured_wall_ns = time.monotonic_ns(), time.time_ns()
+        stream_time_s = self._source.stream_time_s
+        frame = Frame(
+            frame_seq=self._seq,
+            generation=self._ring.finish(self._slot.index),
+            width=picture.shape[1],
+            height=picture.shape[0],
+            captured_ns=captured_ns,
+            captured_wall_ns=captured_wall_ns,
+            stream_time_s=captured_ns / 1e9 if stream_time_s is None else stream_time_s,
+            continuous=self._continuous,
+        )
+        self._seq += 1
+        self._continuous = True
+        self._slot = self._ledger.offer(self._slot, frame)
+        self._supervisor.wake()
+        return True
+
+    def _take_other_size(self, picture: Pixels) -> None:
+        """Make a ring for a picture that did not fit into the slot, and put it there."""
+        self._use_ring(picture.shape[1], picture.shape[0])
+        assert self._ring is not None
+        assert self._slot is not None
+        self._ring.begin(self._slot.index)[:] = picture
+        self._continuous = False
+
+    def _use_ring(self, width: int, height: int) -> None:
+        """Write to a ring of this size from now on; the one that is there serves if it fits."""
+        if self._ring is not None and (self._ring.layout.width, self._ring.layout.height) == (width, height):
+            return
+        self._ring = self._make_ring(width, height)
+        self._slot = self._ledger.open_ring(self._ring.name, self._ring.slots)
+
+    def _await_pace(self, pace: RealTimePace | None) -> None:
+        """Hold a picture of a file back until it is due."""
+        stream_time_s = self._source.stream_time_s
+        if pace is not None and stream_time_s is not None:
+            wait_s = pace.wait_s(stream_time_s, time.monotonic())
+            if wait_s > 0:
+                self._stopping.wait(wait_s)
+
+    def _clock_s(self) -> float:
+        """Return the time that rates are kept by: the stream's own where it has one."""
+        stream_time_s = self._source.stream_time_s
+        return time.monotonic() if stream_time_s is None else stream_time_s

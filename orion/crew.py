@@ -1,0 +1,267 @@
+"""The workers through all their lives: started, READY, busy, late, dead, started again, given up. Part of the
+supervisor's thread, which drives it with `turn` and lends it the selector; what concerns streams goes to the listener.
+"""
+
+import logging
+import random
+import selectors
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from orion import restart
+from orion.errors import EXIT_BOOT_FAILED, ModelError, WireError
+from orion.handle import Absent, Alive, Busy, Condemned, Failed, Idle, Leaving, Starting, WorkerHandle, WorkerProcess
+from orion.ledger import Lease
+from orion.messages import BootFailure, DetectorInfo, FrameFailure, FrameMessage, FrameResult, Message, Ready, Stop
+from orion.worker import WorkerSpec
+
+_log = logging.getLogger(__name__)
+
+_HUNG_FACTOR = 10
+"""A frame is hung when it takes so many times the warm-up inference of the larger session ..."""
+_HUNG_LEAST_S = 1.5
+"""... but never sooner than this: a busy machine is slow, not stuck."""
+_START_LIMIT_S = 60.0
+_REAP_S = 1.0
+
+
+class Listener(Protocol):
+    """Who wants to know what becomes of workers and of their frames."""
+
+    def ready(self, handle: WorkerHandle, info: DetectorInfo) -> None:
+        """Take note that a worker may be given frames."""
+
+    def answered(self, handle: WorkerHandle, busy: Busy, answer: FrameResult | FrameFailure) -> None:
+        """Take the answer to a leased frame; the lease is the listener's to end."""
+
+    def bereaved(self, handle: WorkerHandle, busy: Busy) -> None:
+        """Take back the frame of a worker that is dead and reaped."""
+
+    def failed(self, handle: WorkerHandle, reason: str) -> None:
+        """Take note that a worker is given up."""
+
+    def unusable(self, error: ModelError) -> None:
+        """Take note that the model cannot be used by any worker."""
+
+
+class Crew:
+    """All workers of the instance, by id."""
+
+    def __init__(
+        self,
+        specs: Sequence[WorkerSpec],
+        policy: restart.RestartPolicy,
+        frame_deadline_s: float | None,
+        selector: selectors.BaseSelector,
+        listener: Listener,
+    ) -> None:
+        self.handles = {spec.worker_id: WorkerHandle(spec.worker_id, Absent(0.0)) for spec in specs}
+        self._specs = {spec.worker_id: spec for spec in specs}
+        self._policy = policy
+        self._fixed_deadline_s = frame_deadline_s
+        self._selector = selector
+        self._listener = listener
+        self._random = random.Random()
+        self._closing = False
+
+    def __iter__(self) -> Iterator[WorkerHandle]:
+        return iter(self.handles.values())
+
+    def usable(self) -> list[str]:
+        """Return the ids of the workers that are not given up."""
+        return [handle.worker_id for handle in self if not isinstance(handle.state, Failed)]
+
+    def next_deadline_s(self) -> float:
+        """Return when `turn` must be called at the latest."""
+        deadlines = [float("inf")]
+        for handle in self:
+            match handle.state:
+                case Starting(deadline_s=due_s) | Busy(deadline_s=due_s) | Leaving(deadline_s=due_s):
+                    deadlines.append(due_s)
+                case Absent(start_s=due_s):
+                    deadlines.append(due_s)
+                case _:
+                    pass
+        return min(deadlines)
+
+    def turn(self) -> None:
+        """Kill what is late and start what is due."""
+        now_s = time.monotonic()
+        for handle in self:
+            match handle.state:
+                case Starting(deadline_s=deadline_s) if now_s >= deadline_s:
+                    self._condemn(handle, f"not ready after {_START_LIMIT_S:g} s")
+                case Busy(deadline_s=deadline_s, stream_id=stream_id) if now_s >= deadline_s:
+                    self._condemn(handle, f"hung on a frame of {stream_id}")
+                case Leaving(deadline_s=deadline_s) if now_s >= deadline_s:
+                    self._condemn(handle, "closed its socket and does not leave")
+                case Absent(start_s=start_s) if now_s >= start_s:
+                    self._start(handle)
+                case _:
+                    pass
+
+    def give(self, handle: WorkerHandle, idle: Idle, lease: Lease, message: FrameMessage) -> None:
+        """Hand a leased frame to an idle worker."""
+        handle.frames_received += 1
+        deadline_s = time.monotonic() + self._frame_deadline_s(idle.info)
+        stream_id = message.request.stream_id
+        handle.state = Busy(idle.process, idle.info, stream_id, message.lease, lease, deadline_s)
+        if not idle.process.channel.send(message):
+            self._condemn(handle, "does not take messages")
+
+    def close(self, deadline_s: float) -> None:
+        """Let frames in work be answered, tell the workers to leave, then end what is left.
+
+        Passes `deadline_s` by no more than it takes to reap killed processes.
+        """
+        self._closing = True
+        share_s = max(0.0, deadline_s - time.monotonic()) / 2
+        self._serve_while(lambda handle: isinstance(handle.state, Busy), time.monotonic() + share_s)
+        for handle in self:
+            if isinstance(handle.state, Idle):
+                handle.state.process.channel.send(Stop())
+        self._serve_while(lambda handle: isinstance(handle.state, Idle | Leaving), deadline_s)
+        for handle in self:
+            if isinstance(handle.state, Alive):
+                process = handle.state.process
+                process.kill()
+                self._forget(process)
+                busy = _busy(handle.state)
+                handle.state = Failed("stopped")
+                process.reap(_REAP_S)
+                if busy is not None:
+                    self._listener.bereaved(handle, busy)
+
+    def _serve_while(self, holds: Callable[[WorkerHandle], bool], deadline_s: float) -> None:
+        """Handle sockets and deaths, starting nothing, while `holds` of any worker and until the deadline."""
+        while any(map(holds, self)) and (left_s := deadline_s - time.monotonic()) > 0:
+            for key, _ in self._selector.select(left_s):
+                key.data()
+
+    # Messages.
+
+    def _readable(self, handle: WorkerHandle, process: WorkerProcess) -> None:
+        if not (isinstance(handle.state, Alive) and handle.state.process is process):
+            return
+        try:
+            for message in process.received():
+                self._take(handle, message)
+        except WireError as error:
+            self._condemn(handle, f"sent what is no message: {error}")
+        if process.at_end:
+            # Its end is readable for ever now; the sentinel tells the rest.
+            self._selector.unregister(process.channel.fileno())
+            if not isinstance(handle.state, Condemned):
+                handle.state = Leaving(process, time.monotonic() + _REAP_S, _busy(handle.state))
+
+    def _take(self, handle: WorkerHandle, message: Message) -> None:
+        handle.last_seen_wall_ns = time.time_ns()
+        match message, handle.state:
+            case Ready(info=info), Starting(process=process):
+                handle.state = Idle(process, info)
+                handle.boot_failures, handle.boot_failure = 0, None
+                self._listener.ready(handle, info)
+                handle.was_ready = True
+            case BootFailure(kind=kind, message=text, traceback=traceback), Starting():
+                handle.boot_failure = message
+                _log.error("%s could not start: %s: %s\n%s", handle.worker_id, kind, text, traceback)
+            case (FrameResult() | FrameFailure()) as answer, Busy() as busy if answer.lease == busy.lease_id:
+                handle.state = Idle(busy.process, busy.info)
+                self._listener.answered(handle, busy, answer)
+            case _, Condemned():
+                pass
+            case _:
+                self._condemn(handle, f"sent {type(message).__name__} out of turn")
+
+    # Lives and deaths.
+
+    def _start(self, handle: WorkerHandle) -> None:
+        process = WorkerProcess(self._specs[handle.worker_id])
+        handle.restarts += handle.down_since_s is not None
+        handle.state = Starting(process, time.monotonic() + _START_LIMIT_S)
+        read = selectors.EVENT_READ
+        self._selector.register(process.channel.fileno(), read, lambda: self._readable(handle, process))
+        self._selector.register(process.sentinel, read, lambda: self._ended(handle, process))
+
+    def _condemn(self, handle: WorkerHandle, reason: str) -> None:
+        """Kill a worker; what it holds stays its own until it is reaped."""
+        assert isinstance(handle.state, Alive)
+        if isinstance(handle.state, Condemned):
+            return
+        _log.error("%s (pid %d) %s; killing it", handle.worker_id, handle.state.process.pid, reason)
+        handle.state.process.kill()
+        handle.state = Condemned(handle.state.process, reason, _busy(handle.state))
+
+    def _ended(self, handle: WorkerHandle, process: WorkerProcess) -> None:
+        """Read a dead worker's socket to its end, reap it, then decide about its frame and its successor."""
+        if not (isinstance(handle.state, Alive) and handle.state.process is process):
+            return
+        if not process.at_end:
+            self._readable(handle, process)
+        state = handle.state
+        assert isinstance(state, Alive)
+        self._forget(process)
+        code = process.reap(_REAP_S)
+        handle.last_end = state.reason if isinstance(state, Condemned) else _explain(code)
+        handle.down_since_s = time.monotonic()
+        if self._closing:
+            handle.state = Failed("stopped")
+        else:
+            self._decide(handle, boot_failed=code == EXIT_BOOT_FAILED)
+        busy = _busy(state)
+        if busy is not None:
+            self._listener.bereaved(handle, busy)
+
+    def _decide(self, handle: WorkerHandle, *, boot_failed: bool) -> None:
+        """Settle when a worker that ended is started again, if ever."""
+        now_s = time.monotonic()
+        decision: restart.StartAgain | restart.GiveUp
+        if boot_failed:
+            handle.boot_failures += 1
+            failure = handle.boot_failure
+            if failure is not None and failure.kind == ModelError.__name__ and not handle.was_ready:
+                self._listener.unusable(ModelError(failure.message))
+            decision = restart.after_boot_failure(self._policy, handle.boot_failures, self._random)
+        else:
+            handle.deaths_s.append(now_s)
+            decision = restart.after_death(self._policy, handle.deaths_s, now_s, self._random)
+        match decision:
+            case restart.StartAgain(delay_s=delay_s):
+                handle.state = Absent(now_s + delay_s)
+                _log.error("%s %s; starting again in %.1f s", handle.worker_id, handle.last_end, delay_s)
+            case restart.GiveUp(reason=why):
+                text = f": {handle.boot_failure.message}" if handle.boot_failure else ""
+                handle.state = Failed(f"{handle.last_end}; {why}{text}")
+                self._listener.failed(handle, handle.state.reason)
+
+    def _forget(self, process: WorkerProcess) -> None:
+        if not process.at_end:
+            self._selector.unregister(process.channel.fileno())
+        self._selector.unregister(process.sentinel)
+
+    def _frame_deadline_s(self, info: DetectorInfo) -> float:
+        """Return how long a frame may take; from measured times, so it starts anew with another pair of models."""
+        if self._fixed_deadline_s is not None:
+            return self._fixed_deadline_s
+        warm_s = max(session.warm_ms for session in info.sessions) / 1e3
+        return max(_HUNG_LEAST_S, _HUNG_FACTOR * warm_s)
+
+
+def _busy(state: Alive) -> Busy | None:
+    match state:
+        case Busy():
+            return state
+        case Leaving(busy=busy) | Condemned(busy=busy):
+            return busy
+        case _:
+            return None
+
+
+def _explain(code: int | None) -> str:
+    """Say how a process ended, from the exit code as multiprocessing counts it."""
+    if code is None:
+        return "cannot be reaped"
+    if code < 0:
+        return f"was killed by signal {-code}"
+    return f"ended with code {code}"

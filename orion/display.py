@@ -1,0 +1,150 @@
+"""What a person sees while `run` works: on a terminal a live view, elsewhere a line now and then, both on stderr, and a
+summary at the end. The supervisor's thread leaves the newest state; a thread of its own draws it, so that a slow
+terminal never holds a frame up.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+State = Mapping[str, Any]
+
+_REFRESH_S = 0.5
+_LINE_EVERY_S = 10.0
+_STAGES = {
+    "queue": "wait for a worker",
+    "preprocess": "preprocess",
+    "inference": "inference",
+    "postprocess": "postprocess",
+    "capture_to_result": "capture to result",
+}
+
+
+class Display:
+    """The live view. `notes` are lines that stand below it: where results go, and how to stop."""
+
+    def __init__(self, notes: Sequence[str], frames: Mapping[str, int | None]) -> None:
+        self._console = Console(stderr=True)
+        self._notes = notes
+        self._frames = frames
+        self._state: State | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="display", daemon=True)
+
+    def start(self) -> None:
+        """Start drawing."""
+        self._thread.start()
+
+    def update(self, state: State) -> None:
+        """Leave the newest state to be drawn."""
+        self._state = state
+
+    def close(self) -> None:
+        """Draw for the last time and end; a terminal that takes nothing is left behind after a second."""
+        self._closing.set()
+        self._thread.join(1.0)
+
+    def _draw(self) -> None:
+        if self._console.is_terminal:
+            self._draw_live()
+        else:
+            self._print_lines()
+
+    def _draw_live(self) -> None:
+        with Live(console=self._console, auto_refresh=False, transient=False) as live:
+            while not self._closing.wait(_REFRESH_S):
+                live.update(self._view(), refresh=True)
+            live.update(self._view(), refresh=True)
+
+    def _print_lines(self) -> None:
+        for note in self._notes:
+            print(note, file=sys.stderr, flush=True)  # noqa: T201 - the display is what prints
+        next_s = time.monotonic() + _LINE_EVERY_S
+        while not self._closing.wait(max(0.0, next_s - time.monotonic())):
+            next_s += _LINE_EVERY_S
+            for stream in (self._state or {}).get("streams", []):
+                print(one_line(stream), file=sys.stderr, flush=True)  # noqa: T201 - see above
+
+    def _view(self) -> RenderableType:
+        state = self._state
+        parts: list[RenderableType] = []
+        if state is None or not state["models"]:
+            parts.append(Text("loading the model ...", style="dim"))
+        if state is not None:
+            parts += [_stream_table(state), _latency_line(state)]
+            parts += [bar for stream in state["streams"] if (bar := self._progress(stream)) is not None]
+        parts += [Text(note, style="dim", overflow="fold") for note in self._notes]
+        return Group(*parts)
+
+    def _progress(self, stream: State) -> RenderableType | None:
+        total = self._frames.get(stream["stream_id"])
+        if not total:
+            return None
+        done = min(stream["captured"], total)
+        row = Table.grid(padding=(0, 1))
+        row.add_row(stream["stream_id"], ProgressBar(total=total, completed=done, width=40), f"{done}/{total} frames")
+        return row
+
+
+def one_line(stream: State) -> str:
+    """Return a stream's state as one line for logs."""
+    drops = ", ".join(f"{count} {reason}" for reason, count in stream["dropped"].items() if count)
+    return (
+        f"{stream['stream_id']} {stream['state']}: {stream['captured']} captured, {stream['inferred']} inferred, "
+        f"{stream['held']} held, dropped: {drops or 'none'}; {stream['fps']:.1f} results/s; "
+        f"{stream['people']} person(s) now"
+    )
+
+
+def summary(state: State, reason: str) -> RenderableType:
+    """Return what is shown when a run has ended: the counts of each stream and the latencies by stage."""
+    latency = Table(title="latency (ms)", title_justify="left", box=None)
+    for name in ("stage", "p50", "p95", "p99"):
+        latency.add_column(name, justify="left" if name == "stage" else "right")
+    for stage, label in _STAGES.items():
+        figures = state["latency_ms"][stage]
+        latency.add_row(label, *(_ms(figures[p]) for p in ("p50", "p95", "p99")))
+    seconds = f"after {state['uptime_s']:.1f} s"
+    return Group(Text(f"Stopped {seconds}: {reason}", style="bold"), _stream_table(state), latency)
+
+
+def _stream_table(state: State) -> Table:
+    table = Table(box=None)
+    for name in ("stream", "state", "captured", "inferred", "held", "dropped", "results/s", "people"):
+        table.add_column(name, justify="left" if name in {"stream", "state", "dropped"} else "right")
+    for stream in state["streams"]:
+        drops = ", ".join(f"{count} {reason}" for reason, count in stream["dropped"].items() if count) or "none"
+        best = stream["best_confidence"]
+        people = f"{stream['people']} ({best:.2f})" if best is not None else str(stream["people"])
+        table.add_row(
+            stream["stream_id"],
+            stream["state"],
+            str(stream["captured"]),
+            str(stream["inferred"]),
+            str(stream["held"]),
+            drops,
+            f"{stream['fps']:.1f}",
+            Text(people, style="bold green" if stream["people"] else ""),
+        )
+    return table
+
+
+def _latency_line(state: State) -> Text:
+    parts = []
+    for stage in ("inference", "capture_to_result"):
+        figures = state["latency_ms"][stage]
+        numbers = " / ".join(_ms(figures[p]) for p in ("p50", "p95", "p99"))
+        parts.append(f"{_STAGES[stage]} {numbers} ms")
+    return Text(f"{'   '.join(parts)}   (p50 / p95 / p99)")
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}" if value >= 1 else f"{value:.2f}"

@@ -1,0 +1,101 @@
+"""The state of the instance as people and programs read it: the answer to `get_status`, which the live view and the
+summary at the end draw from too. Runs in the supervisor's thread; returns plain values only.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from orion import __version__
+from orion.handle import Busy, Failed, Idle, WorkerHandle
+from orion.messages import DetectorInfo
+from orion.results import timestamp
+from orion.stream import Stream
+from orion.telemetry import process_usage
+
+if TYPE_CHECKING:
+    from orion.supervisor import Supervisor
+
+
+def describe(supervisor: "Supervisor") -> dict[str, Any]:
+    """Return the instance's state; names are those of the control protocol."""
+    settings = supervisor.settings
+    streams = list(supervisor.streams.values())
+    return {
+        "instance_id": settings.instance_id,
+        "room_id": settings.room_id,
+        "run_id": settings.run_id,
+        "version": __version__,
+        "uptime_s": round(time.monotonic() - supervisor.started_s, 1),
+        "running": True,
+        "models": _models(supervisor.info),
+        "attention": asdict(streams[0].settings.attention) if streams else {},
+        "latency_ms": supervisor.latencies.summary(),
+        "streams": [_stream(stream) for stream in streams],
+        "workers": [_worker(handle, supervisor.info) for handle in supervisor.crew],
+    }
+
+
+def processes(supervisor: "Supervisor") -> dict[str, Mapping[str, float] | None]:
+    """Return CPU seconds and resident MB of the supervisor and each worker."""
+    pids = {"supervisor": os.getpid()} | {
+        handle.worker_id: handle.pid for handle in supervisor.crew if handle.pid is not None
+    }
+    return {name: process_usage(pid) for name, pid in pids.items()}
+
+
+def _models(info: DetectorInfo | None) -> dict[str, Any]:
+    if info is None:
+        return {}
+    return {
+        "model_name": info.model_name,
+        "model_size": info.model_size,
+        "cost_ratio": info.cost_ratio,
+        "sessions": [asdict(session) for session in info.sessions],
+    }
+
+
+def _stream(stream: Stream) -> dict[str, Any]:
+    accounts = stream.ledger.accounts()
+    capture = stream.settings.capture
+    return {
+        "stream_id": stream.stream_id,
+        "room_id": stream.settings.room_id,
+        "state": stream.state,
+        "source": stream.settings.uri,
+        "width": stream.info.width if stream.info else None,
+        "height": stream.info.height if stream.info else None,
+        "captured": accounts.captured,
+        "completed": accounts.completed,
+        "inferred": accounts.inferred,
+        "held": accounts.held,
+        "in_flight": accounts.in_flight,
+        "dropped": dict(accounts.dropped),
+        "fps": round(stream.shown.fps.rate_hz(time.monotonic()), 2),
+        "rate_hz": capture.rate_hz,
+        "worker_id": stream.worker_id,
+        "people": stream.shown.count,
+        "best_confidence": stream.shown.best_confidence,
+        "inference": stream.shown.inference,
+    }
+
+
+def _worker(handle: WorkerHandle, info: DetectorInfo | None) -> dict[str, Any]:
+    state = handle.state
+    loaded = state.info if isinstance(state, Idle | Busy) else info
+    return {
+        "worker_id": handle.worker_id,
+        "pid": handle.pid,
+        "state": handle.state_name,
+        "reason": state.reason if isinstance(state, Failed) else "",
+        "restarts": handle.restarts,
+        "model_size": loaded.model_size if loaded else None,
+        "frames_received": handle.frames_received,
+        "frames_dropped": handle.frames_dropped,
+        "inferences": handle.inferences,
+        "total_latency_ms": round(handle.total_latency_ms, 3),
+        "avg_latency_ms": round(handle.avg_latency_ms, 3),
+        "last_seen_at": None if handle.last_seen_wall_ns is None else timestamp(handle.last_seen_wall_ns),
+    }

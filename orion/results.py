@@ -1,0 +1,159 @@
+"""From a worker's answer to what the world sees: the published form of a result, and the file that results may be
+written to beside. `publishable` is pure; the writer has a thread of its own, so that a slow disk or a stopped reader of
+a pipe never holds a frame up.
+"""
+
+import json
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from orion.errors import SourceError
+from orion.ledger import Lease
+from orion.messages import DetectorInfo, FrameResult, Outcome, Region, RoiProcessing
+
+_QUEUE_LIMIT = 10_000
+
+
+def timestamp(wall_ns: int) -> str:
+    """Return a wall-clock time as RFC 3339 in UTC with microseconds."""
+    moment = datetime.fromtimestamp(wall_ns // 1_000 / 1e6, UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def publishable(
+    identity: Mapping[str, str],
+    lease: Lease,
+    result: FrameResult,
+    info: DetectorInfo,
+    labels: Mapping[int, str] | None,
+    capture_to_result_ms: float,
+) -> dict[str, Any]:
+    """Return the result as it is published: plain values only.
+
+    `identity` has instance_id, room_id, stream_id and run_id. `labels` names the classes when more than one was asked
+    for, and is None otherwise.
+    """
+    frame, outcome = lease.frame, result.outcome
+    return {
+        "type": "person_detection",
+        **identity,
+        "worker_id": lease.worker_id,
+        "trace_id": f"{identity['run_id']}-{identity['stream_id']}-{frame.frame_seq}",
+        "timestamp": timestamp(frame.captured_wall_ns),
+        "frame_seq": frame.frame_seq,
+        "data": {
+            "detections": _detections(outcome, labels),
+            "count": len(outcome.detections),
+            "metadata": _metadata(lease, outcome, info),
+        },
+        "timing": {
+            "preprocess_ms": round(outcome.preprocess_ms, 3),
+            "inference_ms": round(outcome.inference_ms, 3),
+            "postprocess_ms": round(outcome.postprocess_ms, 3),
+            "total_ms": round(outcome.total_ms, 3),
+        },
+        "latency": {
+            "queue_ms": round(result.queue_ms, 3),
+            "capture_to_result_ms": round(capture_to_result_ms, 3),
+        },
+        "suggested_roi": _region(outcome.suggested_roi),
+    }
+
+
+def _detections(outcome: Outcome, labels: Mapping[int, str] | None) -> list[dict[str, Any]]:
+    found = []
+    detections = outcome.detections
+    for (x, y, width, height), confidence, class_id in zip(
+        detections.xywh.tolist(), detections.confidence.tolist(), detections.class_id.tolist(), strict=True
+    ):
+        one = {"bbox": {"x": x, "y": y, "width": width, "height": height}, "confidence": round(confidence, 4)}
+        found.append(one if labels is None else one | {"class": labels.get(class_id, str(class_id))})
+    return found
+
+
+def _metadata(lease: Lease, outcome: Outcome, info: DetectorInfo) -> dict[str, Any]:
+    size = outcome.model_selected
+    session = next(session for session in info.sessions if session.size == size)
+    return {
+        "frame_width": lease.frame.width,
+        "frame_height": lease.frame.height,
+        "img_size": f"{size}x{size}",
+        "imgsz": size,
+        "model_name": info.model_name,
+        "model_size": info.model_size,
+        "model_sha256": session.sha256,
+        "model_selected": str(size),
+        "provider": session.provider,
+        "roi_attention": outcome.roi_processing is not None,
+        "inference": outcome.inference,
+        "roi_processing": _roi_processing(outcome.roi_processing),
+        "processing_time_ms": round(outcome.total_ms, 3),
+    }
+
+
+def _roi_processing(roi: RoiProcessing | None) -> dict[str, Any] | None:
+    if roi is None:
+        return None
+    crop = dict(zip(("x", "y", "width", "height"), roi.crop, strict=True)) if roi.crop else None
+    return asdict(roi) | {
+        "attention_rois": [_region(region) for region in roi.attention_rois],
+        "merged_roi": _region(roi.merged_roi),
+        "crops": [asdict(crop) for crop in roi.crops],
+        "crop": crop,
+    }
+
+
+def _region(region: Region | None) -> dict[str, float] | None:
+    if region is None:
+        return None
+    return {name: round(value, 6) for name, value in asdict(region).items()}
+
+
+class ResultWriter:
+    """Writes each result as one JSON line, flushed. `target` is a path, which is truncated, or `-` for stdout."""
+
+    def __init__(self, target: str) -> None:
+        self._stack = ExitStack()
+        self._stream: TextIO = sys.stdout if target == "-" else self._open(target)
+        self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE_LIMIT)
+        self.lost = 0
+        self._thread = threading.Thread(target=self._write_all, name="results", daemon=True)
+        self._thread.start()
+
+    def write(self, result: Mapping[str, Any]) -> None:
+        """Hand a result over; never blocks. With a reader 10,000 lines late it is dropped and counted in `lost`."""
+        try:
+            self._lines.put_nowait(json.dumps(result, separators=(",", ":")))
+        except queue.Full:
+            self.lost += 1
+
+    def close(self, timeout_s: float) -> bool:
+        """Write what is left and end the thread; return whether that was done in time."""
+        try:
+            self._lines.put(None, timeout=timeout_s)
+        except queue.Full:
+            return False
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _open(self, target: str) -> TextIO:
+        try:
+            return self._stack.enter_context(Path(target).open("w", encoding="utf-8"))
+        except OSError as error:
+            raise SourceError(f"results cannot be written to {target}: {error.strerror}") from error
+
+    def _write_all(self) -> None:
+        with self._stack:
+            while (line := self._lines.get()) is not None:
+                try:
+                    print(line, file=self._stream, flush=True)
+                except OSError:
+                    # The disk is full or the reader of the pipe has left: count, and go on with the next.
+                    self.lost += 1

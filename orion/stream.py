@@ -1,0 +1,139 @@
+"""The supervisor's view of one stream: its ledger, its rings, its capture thread, and what is counted and shown of it.
+Owned by the supervisor's thread; `make_ring` alone is called by the capture thread.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from orion.capture import Capture, CaptureSettings, Outbound
+from orion.errors import SharedMemoryError
+from orion.ledger import Lease, Ledger
+from orion.messages import AttentionSettings, Outcome, Region
+from orion.ring import MIN_SLOTS, Ring
+from orion.source import Source, SourceInfo
+from orion.telemetry import RateMeter
+
+StreamState = Literal["opening", "running", "lost", "ended", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What the operator set for one stream."""
+
+    stream_id: str
+    room_id: str
+    uri: str
+    """With credentials masked; for people to read."""
+    attention: AttentionSettings
+    capture: CaptureSettings
+
+
+class RingMaker:
+    """Allocates the instance's rings; every segment gets a name of its own, `orion.<instance_id>.<run_id>.<n>`."""
+
+    def __init__(self, instance_id: str, run_id: str, slots: int, warn: Callable[[str], None]) -> None:
+        self._prefix = f"orion.{instance_id}.{run_id}"
+        self._slots = slots
+        self._warn = warn
+        self._numbers = itertools.count()
+        self._rings: dict[str, Ring] = {}
+
+    def make(self, width: int, height: int) -> Ring:
+        """Allocate a ring; with fewer slots and a warning when the memory suffices for that only.
+
+        Raises SharedMemoryError, with the numbers for what was asked for, when it does not.
+        """
+        name = f"{self._prefix}.{next(self._numbers)}"
+        try:
+            ring = Ring(name, width, height, self._slots)
+        except SharedMemoryError as error:
+            if self._slots == MIN_SLOTS:
+                raise
+            try:
+                ring = Ring(name, width, height, MIN_SLOTS)
+            except SharedMemoryError:
+                raise error from None
+            self._warn(f"{error}. Going on with {MIN_SLOTS} slots instead of {self._slots}")
+        self._rings[name] = ring
+        return ring
+
+    def find(self, name: str) -> Ring:
+        """Return the ring of this name."""
+        return self._rings[name]
+
+    def close(self, name: str) -> None:
+        """Unlink and unmap a ring that nobody needs; one whose view is still held is unmapped at the end."""
+        if self._rings[name].close():
+            del self._rings[name]
+
+    def close_all(self) -> None:
+        """Unlink every ring, and unmap what can be unmapped."""
+        for name in list(self._rings):
+            self.close(name)
+
+
+@dataclass(slots=True)
+class Shown:
+    """What people want to see of a stream at a glance."""
+
+    fps: RateMeter = field(default_factory=RateMeter)
+    count: int = 0
+    best_confidence: float | None = None
+    inference: str = ""
+
+
+class Stream:
+    """One stream and everything that belongs to it."""
+
+    def __init__(self, settings: StreamSettings, source: Source, rings: RingMaker, supervisor: Outbound) -> None:
+        self.settings = settings
+        self.stream_id = settings.stream_id
+        self.ledger = Ledger(every_frame=settings.capture.every_frame)
+        self.state: StreamState = "opening"
+        self.info: SourceInfo | None = None
+        self.regions: tuple[Region, ...] = ()
+        self.worker_id = ""
+        self.served = 0
+        """Number of the dispatch that served it last; the least recent is served first."""
+        self.orphan: Lease | None = None
+        """A frame whose worker died with it, for the successor."""
+        self.shown = Shown()
+        self._rings = rings
+        self._capture = Capture(self.stream_id, source, self.ledger, rings.make, supervisor, settings.capture)
+
+    def start(self) -> None:
+        """Start the capture thread."""
+        self._capture.start()
+
+    def stop(self) -> None:
+        """Ask the capture thread to end, and drop what waits."""
+        self._capture.stop()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the capture thread; return whether it has ended."""
+        return self._capture.join(timeout_s)
+
+    def close_drained_rings(self) -> None:
+        """Close the rings that a change of size left behind, once nothing is in them."""
+        for name in self.ledger.take_drained():
+            self._rings.close(name)
+
+    def note(self, outcome: Outcome, now_s: float) -> None:
+        """Remember of an answer what people want to see."""
+        confidence = outcome.detections.confidence
+        self.shown.fps.add(now_s)
+        self.shown.count = len(outcome.detections)
+        self.shown.best_confidence = float(confidence[0]) if len(confidence) else None
+        self.shown.inference = outcome.inference
+
+    @property
+    def wants_worker(self) -> bool:
+        """Return whether a frame is there for a worker."""
+        return self.orphan is not None or self.ledger.waiting is not None
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the source has ended and every frame of it is accounted for."""
+        return self.state == "ended" and self.ledger.accounts().in_flight == 0

@@ -1,0 +1,361 @@
+"""The supervisor's loop. One thread, the process's main thread, owns all state: it waits in one place for sockets, ends
+of processes, the mailbox and the next deadline, then handles what is ready, expires what is late, starts again what is
+due, and hands waiting frames to idle workers. Nothing in a turn blocks.
+"""
+
+import logging
+import selectors
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orion import control, dispatch, report, restart
+from orion.capture import CaptureEvent, StreamEnded, StreamFailed, StreamLost, StreamOpened
+from orion.crew import Crew
+from orion.errors import ModelError, OrionError, WorkersLostError
+from orion.handle import Busy, Idle, WorkerHandle
+from orion.ledger import Lease
+from orion.mailbox import Mailbox
+from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult, Pixels
+from orion.results import publishable, timestamp
+from orion.stream import RingMaker, Stream
+from orion.telemetry import Latencies
+from orion.worker import WorkerSpec
+
+_log = logging.getLogger(__name__)
+
+_TICK_S = 0.5
+_JOIN_S = 1.0
+"""What a capture thread gets that sits in a native call."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Somebody asked for an orderly stop; `reason` says who."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandReceived:
+    """A control request as it came from the broker."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BusEvent:
+    """Something that the MQTT side wants reported as an event."""
+
+    event: str
+    fields: Mapping[str, Any]
+
+
+Post = CaptureEvent | StopRequested | CommandReceived | BusEvent
+
+
+class Outlet(Protocol):
+    """Where results, events and answers go; nothing in it may block."""
+
+    def result(self, result: dict[str, Any], pixels: Callable[[], Pixels]) -> None:
+        """Take one result; `pixels` gives the frame, valid during the call only."""
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Take an event or an answer for the health topic."""
+
+    def tick(self) -> None:
+        """Notice that the state has changed a little; called a few times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorSettings:
+    """What the loop is told at its start."""
+
+    instance_id: str
+    room_id: str
+    run_id: str
+    workers: Sequence[WorkerSpec]
+    frame_deadline_s: float | None
+    forbidden_commands: frozenset[str] = frozenset()
+    policy: restart.RestartPolicy = field(default_factory=restart.RestartPolicy)
+
+
+class Supervisor:
+    """Owns streams and workers. `run` returns when the work is done; `close` stops everything, in order."""
+
+    def __init__(
+        self,
+        settings: SupervisorSettings,
+        streams: Sequence[Stream],
+        rings: RingMaker,
+        mailbox: Mailbox[Post],
+        outlet: Outlet,
+    ) -> None:
+        self.settings = settings
+        self.streams = {stream.stream_id: stream for stream in streams}
+        self.latencies = Latencies()
+        self.info: DetectorInfo | None = None
+        self.stop_reason = ""
+        self.started_s = time.monotonic()
+        self._rings = rings
+        self._mailbox = mailbox
+        self._outlet = outlet
+        self._leases = 0
+        self._next_tick_s = 0.0
+        self._done = False
+        self._error: OrionError | None = None
+        self._selector = selectors.DefaultSelector()
+        self.crew = Crew(settings.workers, settings.policy, settings.frame_deadline_s, self._selector, self)
+        self._selector.register(mailbox.fileno(), selectors.EVENT_READ, self._handle_posts)
+        self._assign()
+
+    # The loop.
+
+    def run(self) -> None:
+        """Work until the sources have ended or a stop is asked for. Raises OrionError when it must give up."""
+        for stream in self.streams.values():
+            stream.start()
+        while not self._done:
+            self._turn()
+        if self._error is not None:
+            raise self._error
+
+    def _turn(self) -> None:
+        """Wait once and handle everything that is ready or due."""
+        deadline_s = min(self._next_tick_s, self.crew.next_deadline_s())
+        wait_s = max(0.0, deadline_s - time.monotonic())
+        for key, _ in self._selector.select(wait_s):
+            key.data()
+        self.crew.turn()
+        self._dispatch()
+        self._tick()
+        if all(stream.finished for stream in self.streams.values()):
+            self._finish("the sources have ended")
+
+    def _tick(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_tick_s:
+            self._next_tick_s = now_s + _TICK_S
+            for stream in self.streams.values():
+                stream.close_drained_rings()
+            self._outlet.tick()
+
+    def _finish(self, reason: str, error: OrionError | None = None) -> None:
+        if not self._done:
+            self._done, self.stop_reason, self._error = True, reason, error
+
+    # What is ready: posts from other threads.
+
+    def _handle_posts(self) -> None:
+        for post in self._mailbox.take():
+            match post:
+                case StopRequested(reason=reason):
+                    self._finish(reason)
+                case CommandReceived(payload=payload):
+                    self._execute(payload)
+                case BusEvent(event=event, fields=fields):
+                    self._report(event, **fields)
+                case _:
+                    self._handle_capture(post)
+
+    def _handle_capture(self, event: CaptureEvent) -> None:
+        stream = self.streams[event.stream_id]
+        match event:
+            case StreamOpened(info=info, again=again):
+                stream.info, stream.state = info, "running"
+                _log.info("%s: %dx%d from %s", stream.stream_id, info.width, info.height, stream.settings.uri)
+                if again:
+                    self._report("stream_restored", stream_id=stream.stream_id, reason="the source is back")
+            case StreamLost(reason=reason, retry_s=retry_s):
+                stream.state = "lost"
+                _log.warning("%s: %s; next attempt in %.1f s", stream.stream_id, reason, retry_s)
+                self._report("stream_lost", stream_id=stream.stream_id, reason=reason)
+            case StreamEnded():
+                stream.state = "ended"
+            case StreamFailed(error=error):
+                stream.state = "failed"
+                self._finish(f"{stream.stream_id} failed", error)
+
+    def _execute(self, payload: bytes) -> None:
+        """Answer one control request, after its effect or its refusal."""
+        request = control.parse(payload, self.settings.forbidden_commands)
+        data: dict[str, Any] = {}
+        if isinstance(request, control.Request):
+            match request.command:
+                case "get_status":
+                    data = self.describe()
+                case "shutdown":
+                    data = {"shutdown_initiated": True}
+                    self._mailbox.post(StopRequested("a shutdown command"))
+        identity = {"instance_id": self.settings.instance_id}
+        self._outlet.event(control.acknowledgement(request, identity, timestamp(time.time_ns()), data))
+
+    # What becomes of workers and their frames.
+
+    def ready(self, handle: WorkerHandle, info: DetectorInfo) -> None:
+        """Announce a worker that may be given frames."""
+        if self.info is None:
+            self._report("ready", worker_id=handle.worker_id, reason="started", model_name=info.model_name)
+        self.info = info
+        if handle.was_ready:
+            recovery_ms = (time.monotonic() - (handle.down_since_s or time.monotonic())) * 1e3
+            _log.info("%s is back after %.0f ms", handle.worker_id, recovery_ms)
+            self._report(
+                "worker_restarted",
+                worker_id=handle.worker_id,
+                reason=handle.last_end,
+                recovery_ms=round(recovery_ms, 1),
+            )
+
+    def answered(self, handle: WorkerHandle, busy: Busy, answer: FrameResult | FrameFailure) -> None:
+        """Publish an answer, or report why there is none, and free the slot."""
+        stream = self.streams[busy.stream_id]
+        if isinstance(answer, FrameFailure):
+            handle.frames_dropped += 1
+            _log.error(
+                "%s: frame %d of %s failed (%s): %s\n%s",
+                handle.worker_id,
+                busy.lease.frame.frame_seq,
+                busy.stream_id,
+                answer.reason,
+                answer.message,
+                answer.traceback,
+            )
+            stream.ledger.give_back(busy.lease, answer.reason)
+        else:
+            self._complete(handle, stream, busy, answer)
+
+    def _complete(self, handle: WorkerHandle, stream: Stream, busy: Busy, result: FrameResult) -> None:
+        """Count a frame that was answered, publish the answer, free the slot."""
+        lease, outcome = busy.lease, result.outcome
+        capture_to_result_ms = (time.monotonic_ns() - lease.frame.captured_ns) / 1e6
+        handle.inferences += 1
+        handle.total_latency_ms += outcome.total_ms
+        self.latencies.add(_durations_ms(result, capture_to_result_ms))
+        stream.note(outcome, time.monotonic())
+        labels = dict(busy.info.labels) if len(busy.info.labels) > 1 else None
+        published = publishable(self._identity(stream), lease, result, busy.info, labels, capture_to_result_ms)
+        self._outlet.result(published, lambda: self._rings.find(lease.slot.ring).peek(lease.slot.index))
+        stream.ledger.give_back(lease, "held" if outcome.inference == "held" else "inferred")
+
+    def bereaved(self, handle: WorkerHandle, busy: Busy) -> None:
+        """Keep a dead worker's frame for the successor; the second death with the same frame drops it."""
+        stream = self.streams[busy.stream_id]
+        handle.frames_dropped += 1
+        if self._done:
+            stream.ledger.give_back(busy.lease, "shutdown")
+        elif busy.lease.attempt == 1:
+            stream.orphan = busy.lease
+        else:
+            stream.ledger.give_back(busy.lease, "worker_error")
+
+    def failed(self, handle: WorkerHandle, reason: str) -> None:
+        """Move the streams of a worker that is given up; without any worker left, give up altogether."""
+        _log.error("%s is given up: %s", handle.worker_id, reason)
+        self._report("worker_failed", worker_id=handle.worker_id, reason=reason)
+        self._assign()
+        if not self.crew.usable():
+            self._finish("no worker is left", WorkersLostError(f"no worker is left: {handle.worker_id} {reason}"))
+
+    def unusable(self, error: ModelError) -> None:
+        """Stop: no worker could start with this model."""
+        self._finish("the model cannot be used", error)
+
+    # Frames to workers.
+
+    def _assign(self) -> None:
+        """Give every stream a worker that is not given up."""
+        usable = self.crew.usable()
+        present = {stream.stream_id: stream.worker_id for stream in self.streams.values()}
+        for stream_id, worker_id in dispatch.assign(list(self.streams), usable, present).items():
+            self.streams[stream_id].worker_id = worker_id
+
+    def _dispatch(self) -> None:
+        for handle in self.crew:
+            if isinstance(handle.state, Idle):
+                mine = (stream for stream in self.streams.values() if stream.worker_id == handle.worker_id)
+                stream = dispatch.next_stream(mine)
+                if stream is not None:
+                    self._hand_out(handle, handle.state, stream)
+
+    def _hand_out(self, handle: WorkerHandle, idle: Idle, stream: Stream) -> None:
+        lease = self._lease(stream, handle.worker_id)
+        if lease is None:
+            return
+        self._leases += 1
+        stream.served = self._leases
+        frame = lease.frame
+        request = DetectRequest(
+            stream_id=stream.stream_id,
+            stream_time_s=frame.stream_time_s,
+            continuous=frame.continuous and lease.attempt == 1,
+            settings=stream.settings.attention,
+            regions=stream.regions,
+        )
+        message = FrameMessage(
+            lease=self._leases,
+            ring=lease.slot.ring,
+            slot=lease.slot.index,
+            generation=frame.generation,
+            captured_ns=frame.captured_ns,
+            request=request,
+        )
+        self.crew.give(handle, idle, lease, message)
+
+    def _lease(self, stream: Stream, worker_id: str) -> Lease | None:
+        orphan, stream.orphan = stream.orphan, None
+        return stream.ledger.hand_over(orphan, worker_id) if orphan else stream.ledger.lease(worker_id)
+
+    # Reports.
+
+    def describe(self) -> dict[str, Any]:
+        """Return the state as `get_status` answers it."""
+        return report.describe(self)
+
+    def _identity(self, stream: Stream) -> dict[str, str]:
+        return {
+            "instance_id": self.settings.instance_id,
+            "room_id": stream.settings.room_id,
+            "stream_id": stream.stream_id,
+            "run_id": self.settings.run_id,
+        }
+
+    def _report(self, event: str, **fields: Any) -> None:
+        """Publish an event on the health topic."""
+        base = {"event": event, "instance_id": self.settings.instance_id, "run_id": self.settings.run_id}
+        self._outlet.event(base | fields | {"timestamp": timestamp(time.time_ns())})
+
+    # The end.
+
+    def close(self, timeout_s: float) -> bool:
+        """Stop in order: captures, then the frame that each worker has, then the workers. Return whether all ended.
+
+        False means that a capture thread sits in a native call; the process must leave without waiting for it.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        self._finish("stopped")
+        for stream in self.streams.values():
+            stream.stop()
+        self.crew.close(time.monotonic() + timeout_s / 2)
+        for stream in self.streams.values():
+            if stream.orphan is not None:
+                stream.ledger.give_back(stream.orphan, "shutdown")
+                stream.orphan = None
+        join_until_s = min(deadline_s, time.monotonic() + _JOIN_S)
+        ended = [stream.join(max(0.0, join_until_s - time.monotonic())) for stream in self.streams.values()]
+        self._rings.close_all()
+        self._selector.close()
+        return all(ended)
+
+
+def _durations_ms(result: FrameResult, capture_to_result_ms: float) -> dict[str, float]:
+    outcome = result.outcome
+    return {
+        "queue": result.queue_ms,
+        "preprocess": outcome.preprocess_ms,
+        "inference": outcome.inference_ms,
+        "postprocess": outcome.postprocess_ms,
+        "worker": outcome.total_ms,
+        "capture_to_result": capture_to_result_ms,
+    }

@@ -1,0 +1,162 @@
+"""What runs in a worker process, in its main thread and nothing else: attach to the supervisor's socket, build the
+detector, say READY, then answer one frame after the other until told to stop or until the supervisor is gone. Owns its
+sessions and its read-only views of the rings.
+"""
+
+import importlib
+import logging
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from orion import lifeline, log
+from orion.errors import EXIT_BOOT_FAILED, EXIT_OK, SharedMemoryError, TornFrameError
+from orion.messages import (
+    BootFailure,
+    DetectorInfo,
+    DetectorSpec,
+    DetectRequest,
+    Forget,
+    FrameFailure,
+    FrameMessage,
+    FrameResult,
+    Outcome,
+    Pixels,
+    Ready,
+    Stop,
+)
+from orion.ring import RingView
+from orion.wire import Channel
+
+_log = logging.getLogger(__name__)
+
+
+class Detector(Protocol):
+    """What a worker needs of a detector; `workers.person.PersonDetector` is one."""
+
+    @property
+    def info(self) -> DetectorInfo:
+        """Describe what is loaded."""
+
+    def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
+        """Answer one frame."""
+
+    def forget(self, stream_id: str) -> None:
+        """Drop what is kept for a stream."""
+
+    def close(self) -> None:
+        """Let the sessions go."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that a worker process is given at its start; the only thing that is ever pickled."""
+
+    worker_id: str
+    instance_id: str
+    parent_pid: int
+    detector_class: str
+    """`module:class`, resolved in the child, so that the supervisor never imports the detector."""
+    detector: DetectorSpec
+    log_level: str
+    log_format: str
+
+
+def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
+    """Run a worker process to its end. Exit code 0 when told to stop, 70 when it could not start."""
+    # The terminal and service managers signal the whole group; the supervisor alone decides when a worker goes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    lifeline.die_with_parent(spec.parent_pid)
+    log.setup(spec.log_level, spec.log_format, spec.instance_id)
+    channel = Channel(end, blocking=True)
+    detector = _boot(spec, channel)
+    if detector is None:
+        sys.exit(EXIT_BOOT_FAILED)
+    worker = Worker(channel, detector)
+    try:
+        while worker.step():
+            pass
+    finally:
+        worker.close()
+    sys.exit(EXIT_OK)
+
+
+def _boot(spec: WorkerSpec, channel: Channel) -> Detector | None:
+    """Build the detector and report READY, or report why not."""
+    module, _, name = spec.detector_class.partition(":")
+    try:
+        detector: Detector = getattr(importlib.import_module(module), name)(spec.detector)
+    except Exception as error:  # noqa: BLE001 - the entry point of a process: the reason must reach the supervisor
+        channel.send(BootFailure(type(error).__name__, str(error)[:2000], traceback.format_exc()[-8000:]))
+        return None
+    channel.send(Ready(detector.info))
+    return detector
+
+
+class Worker:
+    """The loop's body and what it keeps: the detector and one mapped ring for each stream."""
+
+    def __init__(self, channel: Channel, detector: Detector) -> None:
+        self._channel = channel
+        self._detector = detector
+        self._rings: dict[str, RingView] = {}
+
+    def step(self) -> bool:
+        """Handle one message; return False when it is time to leave."""
+        message = self._channel.receive()
+        match message:
+            case FrameMessage():
+                return self._channel.send(self._answer(message))
+            case Forget(stream_id=stream_id):
+                self._detector.forget(stream_id)
+                self._drop_ring(stream_id)
+                return True
+            case Stop() | None:
+                return False
+            case _:
+                _log.error("a worker cannot be sent %s", type(message).__name__)
+                return True
+
+    def close(self) -> None:
+        """Unmap the rings and let the sessions go."""
+        for stream_id in list(self._rings):
+            self._drop_ring(stream_id)
+        self._detector.close()
+        self._channel.close()
+
+    def _answer(self, message: FrameMessage) -> FrameResult | FrameFailure:
+        queue_ms = (time.monotonic_ns() - message.captured_ns) / 1e6
+        try:
+            ring = self._ring(message.request.stream_id, message.ring)
+            frame = ring.read(message.slot, message.generation)
+            outcome = self._detector.process(frame, message.request)
+            ring.check(message.slot, message.generation)
+        except TornFrameError as error:
+            return FrameFailure(message.lease, "torn", str(error), "")
+        except Exception as error:  # noqa: BLE001 - one bad frame must not end a worker; the reason travels
+            text = str(error)[:2000] or type(error).__name__
+            return FrameFailure(message.lease, "worker_error", text, traceback.format_exc()[-8000:])
+        return FrameResult(message.lease, outcome, queue_ms)
+
+    def _ring(self, stream_id: str, name: str) -> RingView:
+        """Return the mapped ring of a stream; a new name means that its picture changed size."""
+        known = self._rings.get(stream_id)
+        if known is not None and known.name == name:
+            return known
+        self._drop_ring(stream_id)
+        try:
+            ring = self._rings[stream_id] = RingView(name)
+        except SharedMemoryError:
+            self._detector.forget(stream_id)
+            raise
+        return ring
+
+    def _drop_ring(self, stream_id: str) -> None:
+        ring = self._rings.pop(stream_id, None)
+        if ring is not None:
+            ring.close()
