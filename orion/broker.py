@@ -1,0 +1,171 @@
+"""The embedded MQTT broker: `amqtt` in a process of its own, on 127.0.0.1. The supervisor's main thread starts and
+stops it and owns the process; the broker's process owns the listening socket, keeps nothing on disk and dies with its
+parent.
+"""
+
+import asyncio
+import errno
+import logging
+import multiprocessing
+import os
+import signal
+import warnings
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from types import TracebackType
+from typing import Self
+
+from orion.errors import ResourceError
+from orion.lifeline import die_with_parent
+
+HOST = "127.0.0.1"
+FIRST_PORT = 1883
+_PORTS_TRIED = 200
+_JOIN_S = 2.0
+
+
+class EmbeddedBrokerError(ResourceError):
+    """The embedded broker did not start; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listening:
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class _BootFailed:
+    reason: str
+
+
+class EmbeddedBroker:
+    """An anonymous MQTT 3.1.1 broker for this machine alone; a context manager. Start it from the main thread.
+
+    `first_port` is tried first, then the ports above it.
+    """
+
+    def __init__(self, first_port: int = FIRST_PORT) -> None:
+        self._first_port = first_port
+        self._port: int | None = None
+        self._process: SpawnProcess | None = None
+
+    @property
+    def port(self) -> int:
+        """Return the port that the broker listens on."""
+        if self._port is None:
+            raise EmbeddedBrokerError("the embedded broker is not running")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Return the broker's address as `--broker` takes it."""
+        return f"mqtt://{HOST}:{self.port}"
+
+    @property
+    def process(self) -> SpawnProcess:
+        """Return the broker's process."""
+        if self._process is None:
+            raise EmbeddedBrokerError("the embedded broker is not running")
+        return self._process
+
+    @property
+    def sentinel(self) -> int:
+        """Return a descriptor that becomes readable when the broker's process ends."""
+        return self.process.sentinel
+
+    def start(self, timeout_s: float = 20.0) -> None:
+        """Start the process and wait until it listens. Errors: EmbeddedBrokerError, with nothing left behind."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_serve, args=(theirs, os.getpid(), self._first_port), name="orion-broker", daemon=True
+        )
+        try:
+            with ours:
+                with theirs:
+                    self._process.start()
+                self._port = _wait_until_listening(ours, self._process, timeout_s)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the process. It holds nothing worth an orderly end, so it is killed. May be called again."""
+        process, self._process, self._port = self._process, None, None
+        if process is None or process.pid is None:
+            return
+        process.kill()
+        process.join(_JOIN_S)
+        process.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _wait_until_listening(report: Connection, process: SpawnProcess, timeout_s: float) -> int:
+    if not wait([report, process.sentinel], timeout_s):
+        raise EmbeddedBrokerError(f"the embedded broker did not start within {timeout_s:g} s")
+    try:
+        answer = report.recv()
+    except EOFError:
+        process.join(_JOIN_S)
+        raise EmbeddedBrokerError(
+            f"the embedded broker's process ended while starting, exit code {process.exitcode}"
+        ) from None
+    if isinstance(answer, _BootFailed):
+        raise EmbeddedBrokerError(f"the embedded broker did not start: {answer.reason}")
+    assert isinstance(answer, _Listening)
+    return answer.port
+
+
+def _serve(report: Connection, parent_pid: int, first_port: int) -> None:
+    """Run the broker until killed; the entry point of its process.
+
+    SIGINT and SIGTERM reach the whole process group or service: the broker ignores them, so that the supervisor can
+    still publish its last messages, and ends when the supervisor ends it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    die_with_parent(parent_pid)
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    try:
+        asyncio.run(_listen_for_ever(report, first_port))
+    except Exception as error:  # noqa: BLE001 - a process's entry point: whatever it is, the parent reports it
+        report.send(_BootFailed(f"{type(error).__name__}: {error}"))
+
+
+async def _listen_for_ever(report: Connection, first_port: int) -> None:
+    for port in range(first_port, min(first_port + _PORTS_TRIED, 65536)):
+        broker = await _listening_on(port)
+        if broker is not None:
+            report.send(_Listening(port))
+            report.close()
+            await asyncio.Event().wait()
+    raise OSError(errno.EADDRINUSE, f"no free port from {first_port} on")
+
+
+async def _listening_on(port: int) -> object | None:
+    """Return a started broker, or None if the port is taken."""
+    from amqtt.broker import Broker  # noqa: PLC0415 - heavy, and for the broker's process alone
+    from amqtt.errors import BrokerError  # noqa: PLC0415
+
+    listeners = {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}}
+    plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+    broker = Broker({"listeners": listeners, "plugins": plugins})
+    try:
+        await broker.start()
+    except BrokerError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
+            return None
+        raise
+    running: object = broker
+    return running

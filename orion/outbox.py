@@ -1,0 +1,172 @@
+"""Results that the broker has not taken over yet, in a SQLite file on disk. Used by the bus's thread alone, which owns
+the file: SQLite's exclusive lock keeps every other process out. The file exists only while it holds messages.
+
+Durability: write-ahead log, `synchronous=FULL`. Every append is one transaction and one fsync, so that a power cut,
+which often takes the broker's machine or the network down too, loses no more than a SIGKILL does. The bus appends at
+most once a second or per 64 messages, and only in an outage, so the fsyncs are few.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orion.errors import OrionError
+
+_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE message (row INTEGER PRIMARY KEY, topic TEXT NOT NULL, qos INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
+PRAGMA user_version = {_VERSION};
+"""
+
+
+class OutboxError(OrionError):
+    """The outbox cannot be read or written now; what was in it is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message for the broker."""
+
+    topic: str
+    payload: bytes
+    qos: int
+
+
+class Outbox:
+    """A bounded queue on disk: at most `max_messages`, the oldest dropped first.
+
+    Nothing is touched before the first call; `path`'s folder is made when it is needed. Errors of every method:
+    OutboxError; a failed call has changed nothing and may be repeated.
+    """
+
+    def __init__(self, path: Path, max_messages: int) -> None:
+        self._path = path
+        self._max_messages = max_messages
+        self._database: sqlite3.Connection | None = None
+        self._count = 0
+        self._last_row = 0
+
+    @property
+    def path(self) -> Path:
+        """Return where the file is, or would be."""
+        return self._path
+
+    @property
+    def last_row(self) -> int:
+        """Return the number of the newest message; 0 when empty."""
+        return self._last_row
+
+    def __len__(self) -> int:
+        return self._count
+
+    def recover(self) -> str | None:
+        """Open what a former run left behind; returns a warning if it was unreadable and has been set aside."""
+        if not self._path.exists():
+            return None
+        try:
+            with _as_outbox_error(self._path):
+                self._open()
+        except OutboxError as error:
+            if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
+                error.__cause__, sqlite3.OperationalError
+            ):
+                raise
+            aside = self._path.with_name(self._path.name + ".unreadable")
+            self._discard(rename_to=aside)
+            return f"{error}; set aside as {aside.name}"
+        self._remove_if_empty()
+        return None
+
+    def append(self, messages: Sequence[OutgoingMessage]) -> tuple[list[int], int]:
+        """Store messages in one transaction; returns their row numbers, and how many of the oldest had to go."""
+        with _as_outbox_error(self._path), self._open() as database:
+            first = self._last_row + 1
+            rows = list(range(first, first + len(messages)))
+            database.executemany(
+                "INSERT INTO message (row, topic, qos, payload) VALUES (?, ?, ?, ?)",
+                ((row, m.topic, m.qos, m.payload) for row, m in zip(rows, messages, strict=True)),
+            )
+            excess = max(0, self._count + len(messages) - self._max_messages)
+            if excess:
+                database.execute(
+                    "DELETE FROM message WHERE row IN (SELECT row FROM message ORDER BY row LIMIT ?)", (excess,)
+                )
+        self._count += len(messages) - excess
+        self._last_row = rows[-1] if rows else self._last_row
+        return rows, excess
+
+    def read(self, after: int, limit: int) -> list[tuple[int, OutgoingMessage]]:
+        """Return the oldest messages with a row number above `after`, in order."""
+        with _as_outbox_error(self._path), self._open() as database:
+            found = database.execute(
+                "SELECT row, topic, payload, qos FROM message WHERE row > ? ORDER BY row LIMIT ?", (after, limit)
+            )
+            return [(row, OutgoingMessage(topic, payload, qos)) for row, topic, payload, qos in found]
+
+    def remove(self, rows: Iterable[int]) -> None:
+        """Forget messages that have arrived; rows that are gone already do no harm. With the last goes the file."""
+        with _as_outbox_error(self._path), self._open() as database:
+            before = database.total_changes
+            database.executemany("DELETE FROM message WHERE row = ?", ((row,) for row in rows))
+        self._count -= database.total_changes - before
+        self._remove_if_empty()
+
+    def close(self) -> None:
+        """Close the file, and remove it when it is empty."""
+        self._remove_if_empty()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is not None:
+            return self._database
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path.touch(mode=0o600)
+        database = sqlite3.connect(self._path, timeout=0.0)
+        try:
+            _prepare(database)
+            count, last = database.execute("SELECT count(*), coalesce(max(row), 0) FROM message").fetchone()
+        except BaseException:
+            database.close()
+            raise
+        self._database, self._count, self._last_row = database, count, last
+        return database
+
+    def _remove_if_empty(self) -> None:
+        if self._database is not None and not self._count:
+            self._discard()
+
+    def _discard(self, rename_to: Path | None = None) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        self._count = self._last_row = 0
+        with _as_outbox_error(self._path):
+            if rename_to is not None:
+                self._path.replace(rename_to)
+            for name in (self._path.name, f"{self._path.name}-wal", f"{self._path.name}-shm"):
+                self._path.with_name(name).unlink(missing_ok=True)
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    """Make a new file ready, or check that an old one is ours."""
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        database.executescript(_SCHEMA)
+    elif version != _VERSION:
+        raise sqlite3.DatabaseError(f"written by another version of Orion ({version})")
+
+
+@contextlib.contextmanager
+def _as_outbox_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise OutboxError(f"outbox {os.fspath(path)}: {error}") from error
