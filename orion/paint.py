@@ -20,6 +20,7 @@ FOUND: Color = (80, 220, 60)
 HELD: Color = (60, 190, 240)
 """Boxes that are repeated because nothing has changed."""
 CROP: Color = (240, 170, 40)
+CAPTION: Color = (225, 225, 225)
 INK: Color = (20, 20, 20)
 JPEG_QUALITY = 90
 REFERENCE_SIDE = 480
@@ -71,16 +72,17 @@ def draw(frame: Pixels, result: Mapping[str, Any]) -> Pixels:
     metadata = result["data"]["metadata"]
     attention = metadata["roi_processing"]
     crops = [] if attention is None else attention["crops"]
+    crops = [crop for crop in crops if (crop["width"], crop["height"]) != (width, height)]
     color = HELD if metadata["inference"] == "held" else FOUND
     for crop in crops:
         pen.box(crop, CROP, pen.line)
     for detection in result["data"]["detections"]:
         pen.box(detection["bbox"], color, 2 * pen.line)
+    pen.label(_caption(result), 0, 0, CAPTION)
     for crop in crops:
         pen.label(str(crop["model"]), crop["x"], crop["y"] + crop["height"], CROP)
     for detection in result["data"]["detections"]:
         pen.label(f"{detection['confidence']:.2f}", detection["bbox"]["x"], detection["bbox"]["y"], color)
-    pen.label(_caption(result), 0, 0, (225, 225, 225))
     return pen.picture
 
 
