@@ -10,10 +10,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from http.client import HTTPException, HTTPResponse
-from typing import Final
+from http.client import HTTPException, HTTPMessage, HTTPResponse
+from typing import IO, Final
 from urllib.parse import quote, unquote, urlunsplit
-from urllib.request import HTTPPasswordMgrWithDefaultRealm, OpenerDirector
+from urllib.request import (
+    HTTPBasicAuthHandler,
+    HTTPDigestAuthHandler,
+    HTTPPasswordMgrWithDefaultRealm,
+    OpenerDirector,
+    Request,
+)
 
 from orion.errors import SourceError
 from orion.uri import split
@@ -95,14 +101,14 @@ class PartSplitter:
 class MjpegStream:
     """One connection to an MJPEG server; used by one thread. Raises SourceError if there is none, or it is refused.
 
-    `open_timeout_s` bounds each wait until the answer begins, `read_timeout_s` each picture. User and password of the
-    address answer a Basic or Digest challenge. Texts of errors are clauses about the server, without its address.
+    `timeout_s` bounds each wait for the server, and each picture. User and password of the address answer a Basic or
+    Digest challenge. Texts of errors are clauses about the server, without its address.
     """
 
-    def __init__(self, uri: str, open_timeout_s: float, read_timeout_s: float) -> None:
-        self._timeout_s = read_timeout_s
+    def __init__(self, uri: str, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._parts: Iterator[bytes] = iter(())
-        self._response = _request(uri, open_timeout_s)
+        self._response = _request(uri, timeout_s)
         boundary = self._response.headers.get_param("boundary")
         self.multipart = self._response.headers.get_content_type() == _MULTIPART and isinstance(boundary, str)
         """False if the server answers something else, which `content_type` names; then there is nothing to read."""
@@ -152,10 +158,31 @@ def _request(uri: str, timeout_s: float) -> HTTPResponse:
     except (OSError, HTTPException) as error:
         raise SourceError(_unreachable(error, timeout_s)) from None
     except ValueError:
-        raise SourceError("the server asks for a kind of login other than Basic and Digest") from None
+        raise SourceError("the server asks for a kind of login that is not supported") from None
     if not isinstance(response, HTTPResponse):
         raise SourceError("the server leads on to an address that is not HTTP")
     return response
+
+
+class _BasicLogin(HTTPBasicAuthHandler):
+    """Leaves a challenge that is not Basic to others; the library's own class fails on it. Closes the refusal."""
+
+    def http_error_401(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> object:
+        offered = headers.get_all("WWW-Authenticate") or []
+        if not any(challenge.lower().startswith("basic") for challenge in offered):
+            return None
+        fp.close()
+        return super().http_error_401(req, fp, code, msg, headers)
+
+
+class _DigestLogin(HTTPDigestAuthHandler):
+    """Leaves a challenge that is not Digest to others; the library's own class fails on some. Closes the refusal."""
+
+    def http_error_401(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage) -> object:
+        if not headers.get("WWW-Authenticate", "").lower().startswith("digest"):
+            return None
+        fp.close()
+        return super().http_error_401(req, fp, code, msg, headers)
 
 
 def _opener(passwords: HTTPPasswordMgrWithDefaultRealm) -> OpenerDirector:
@@ -167,8 +194,8 @@ def _opener(passwords: HTTPPasswordMgrWithDefaultRealm) -> OpenerDirector:
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPErrorProcessor(),
-        urllib.request.HTTPBasicAuthHandler(passwords),
-        urllib.request.HTTPDigestAuthHandler(passwords),
+        _BasicLogin(passwords),
+        _DigestLogin(passwords),
     ):
         opener.add_handler(handler)
     return opener

@@ -33,6 +33,7 @@ _ATTEMPTS: Final = 8
 """How often a decoder is asked again after a packet that it refuses; at the end of a stream that costs microseconds."""
 _EXPLAIN_TIMEOUT_S: Final = 1.0
 _USUAL_FPS: Final = 25.0
+_SHORTEST_STEP_S: Final = 0.001
 _LONGEST_STEP_S: Final = 10.0
 
 # The library reads these at its first use. What an operator has set stays.
@@ -113,7 +114,7 @@ class StreamClock:
             self.time_s = 0.0
         else:
             step_s = position_s - self._position_s
-            self.time_s += step_s if 0 < step_s <= _LONGEST_STEP_S else self._period_s
+            self.time_s += step_s if _SHORTEST_STEP_S <= step_s <= _LONGEST_STEP_S else self._period_s
         self._position_s = position_s
 
 
@@ -262,10 +263,13 @@ class NetworkSource(_CaptureSource):
 
     def skip(self) -> bool:
         """Pass over a picture. Raises as `read` does."""
-        begin = time.monotonic()
-        if not self._grab(self._read_timeout_s):
-            silent = time.monotonic() - begin >= self._read_timeout_s
-            raise self.error(f"sent nothing for {self._read_timeout_s:g} s" if silent else "ended the stream")
+        deadline = time.monotonic() + self._read_timeout_s
+        found = self._grab(self._read_timeout_s)
+        # After a silence the decoder still gives up what it held back: a picture from before, not of now.
+        if time.monotonic() >= deadline:
+            raise self.error(f"sent nothing for {self._read_timeout_s:g} s")
+        if not found:
+            raise self.error("ended the stream")
         return True
 
 
@@ -288,7 +292,7 @@ class HttpSource(Source):
         """Connect and wait for the first picture. Raises SourceError if there is none."""
         self.close()
         try:
-            stream = MjpegStream(self.uri, self._open_timeout_s, self._read_timeout_s)
+            stream = MjpegStream(self.uri, min(self._open_timeout_s, self._read_timeout_s))
         except SourceError as error:
             raise self.error(str(error)) from error
         if not stream.multipart:
