@@ -34,6 +34,11 @@ class Signature:
     output_shape: Shape
     metadata: dict[str, str]
 
+    @property
+    def half(self) -> bool:
+        """Whether the input is float16."""
+        return self.input_type == "tensor(float16)"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
@@ -65,8 +70,22 @@ def read_card(signature: Signature) -> ModelCard:
     """Return what the model is. Raises ModelError with what was expected and what was found."""
     names = _class_names(signature)
     family, model_size = _family(signature)
-    half = signature.input_type == "tensor(float16)"
-    return ModelCard(signature.path, family, model_size, _side(signature), half, _layout(signature, names), names)
+    side, layout = _side(signature), _layout(signature, names)
+    return ModelCard(signature.path, family, model_size, side, signature.half, layout, names)
+
+
+def probe_shape(signature: Signature) -> tuple[int, int, int, int] | None:
+    """Return the shape of a blank input that shows what an open output shape becomes; None when it is fixed.
+
+    The open sides take the size in the metadata, else 640.
+    """
+    if all(isinstance(length, int) for length in signature.output_shape[1:]):
+        return None
+    side = _side(signature)
+    if side is None:
+        written = re.search(r"\d+", signature.metadata.get("imgsz", ""))
+        side = int(written[0]) if written else 640
+    return (1, 3, side, side)
 
 
 def _refuse(signature: Signature, found: str) -> ModelError:

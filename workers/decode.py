@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orion.messages import Detections
+from orion.messages import Detections, SessionSize
 from workers.card import Layout
 from workers.letterbox import Placement
 from workers.nms import suppress
@@ -22,8 +22,9 @@ _MAX_CANDIDATES = 3000
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What counts as a detection: the head's layout, the wanted class numbers and both thresholds."""
+    """What counts as a detection: the session's size, the head's layout, the wanted classes, both thresholds."""
 
+    size: SessionSize
     layout: Layout
     class_ids: tuple[int, ...]
     confidence: float
@@ -31,15 +32,16 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Candidates:
+class Candidates:
     """Boxes above the threshold: (N, 4) xyxy in input pixels, (N,) scores, (N,) class numbers."""
 
     xyxy: NDArray[np.float32]
     confidence: NDArray[np.float32]
     class_id: NDArray[np.int32]
 
-    def take(self, index: NDArray[np.intp]) -> "_Candidates":
-        return _Candidates(self.xyxy[index], self.confidence[index], self.class_id[index])
+    def take(self, index: NDArray[np.intp]) -> "Candidates":
+        """Return the boxes at these places, in that order."""
+        return Candidates(self.xyxy[index], self.confidence[index], self.class_id[index])
 
 
 def decode(raw: NDArray[np.floating], rules: Rules, placement: Placement, frame_size: tuple[int, int]) -> Detections:
@@ -48,11 +50,9 @@ def decode(raw: NDArray[np.floating], rules: Rules, placement: Placement, frame_
     Boxes are suppressed per class (unless the head is end-to-end, which did so itself), mapped back through
     `placement`, clipped to the frame, their edges rounded to the nearest pixel, empty ones dropped; best first.
     """
-    found = _grid(raw[0], rules) if rules.layout == "grid" else _end_to_end(raw[0], rules)
+    found = candidates(raw, rules, rules.confidence)
     if len(found.confidence) == 0:
         return Detections.empty()
-    sound = np.isfinite(found.xyxy).all(axis=1)
-    found = found.take(np.flatnonzero(sound & _has_area(found.xyxy)))
     found = found.take(np.argsort(-found.confidence, kind="stable")[:_MAX_CANDIDATES])
     if rules.layout == "grid":
         found = found.take(_suppress_by_class(found, rules.iou))
@@ -65,29 +65,37 @@ def decode(raw: NDArray[np.floating], rules: Rules, placement: Placement, frame_
     return Detections(xywh, found.confidence, found.class_id)
 
 
-def _grid(head: NDArray[np.floating], rules: Rules) -> _Candidates:
+def candidates(raw: NDArray[np.floating], rules: Rules, confidence: float) -> Candidates:
+    """Return the boxes of the wanted classes whose score is `confidence` or more; broken ones are left out."""
+    read = _grid if rules.layout == "grid" else _end_to_end
+    found = read(raw[0], rules.class_ids, confidence)
+    sound = np.isfinite(found.xyxy).all(axis=1) & np.isfinite(found.confidence)
+    return found.take(np.flatnonzero(sound & _has_area(found.xyxy)))
+
+
+def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: float) -> Candidates:
     """Read a (4 + C, N) head: centre x, centre y, width, height, then one row of scores a class."""
-    columns = [np.flatnonzero(head[4 + class_id] >= rules.confidence) for class_id in rules.class_ids]
-    classes = np.repeat(np.array(rules.class_ids, np.int32), [len(part) for part in columns])
+    columns = [np.flatnonzero(head[4 + class_id] >= confidence) for class_id in class_ids]
+    classes = np.repeat(np.array(class_ids, np.int32), [len(part) for part in columns])
     column = np.concatenate(columns)
     centre_size = head[:4, column].T.astype(np.float32)
     half = centre_size[:, 2:] / 2
     xyxy = np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
-    return _Candidates(xyxy, head[4 + classes, column].astype(np.float32), classes)
+    return Candidates(xyxy, head[4 + classes, column].astype(np.float32), classes)
 
 
-def _end_to_end(head: NDArray[np.floating], rules: Rules) -> _Candidates:
+def _end_to_end(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: float) -> Candidates:
     """Read a (K, 6) head: x1, y1, x2, y2, score, class."""
-    wanted = (head[:, 4] >= rules.confidence) & np.isin(head[:, 5], rules.class_ids)
+    wanted = (head[:, 4] >= confidence) & np.isin(head[:, 5], class_ids)
     rows = head[wanted].astype(np.float32)
-    return _Candidates(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32))
+    return Candidates(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32))
 
 
 def _has_area(xyxy: NDArray[Any]) -> NDArray[np.bool_]:
     return (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
 
 
-def _suppress_by_class(found: _Candidates, iou: float) -> NDArray[np.intp]:
+def _suppress_by_class(found: Candidates, iou: float) -> NDArray[np.intp]:
     kept = [
         members[suppress(found.xyxy[members], found.confidence[members], iou)]
         for members in (np.flatnonzero(found.class_id == class_id) for class_id in np.unique(found.class_id))

@@ -15,21 +15,20 @@ def suppress(xyxy: NDArray[np.floating], confidence: NDArray[np.floating], iou: 
     if len(order) < 2:
         return order
     boxes = xyxy[order].astype(np.float64)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     alive = np.ones(len(boxes), bool)
     for best in range(len(boxes) - 1):
         if not alive[best]:
             continue
         later = slice(best + 1, None)
-        alive[later] &= _overlap(boxes[best], boxes[later], areas[best], areas[later]) <= iou
+        alive[later] &= overlap(boxes[best], boxes[later]) <= iou
     return order[alive]
 
 
-def _overlap(
-    box: NDArray[np.float64], others: NDArray[np.float64], area: float, areas: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def overlap(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the intersection over union of one xyxy box with each of `others` (N, 4), whose sides are above zero."""
     width = np.minimum(box[2], others[:, 2]) - np.maximum(box[0], others[:, 0])
     height = np.minimum(box[3], others[:, 3]) - np.maximum(box[1], others[:, 1])
     common = np.clip(width, 0, None) * np.clip(height, 0, None)
-    overlap: NDArray[np.float64] = common / (area + areas - common)
-    return overlap
+    areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
+    shares: NDArray[np.float64] = common / ((box[2] - box[0]) * (box[3] - box[1]) + areas - common)
+    return shares

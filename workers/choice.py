@@ -1,0 +1,119 @@
+"""Which provider runs a pair: the one that was asked for or, for `auto`, the fastest installed one whose boxes agree
+with those of `cpu`. Runs where pairs are loaded. The choice of `auto` is remembered in the user's cache folder, since
+measuring it takes as long as loading every provider.
+"""
+
+import json
+import logging
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from orion.errors import ModelError
+from orion.messages import DetectorSpec
+from workers import check_image
+from workers.decode import Candidates
+from workers.lane import Lanes, load_lanes
+from workers.nms import overlap
+from workers.providers import PROVIDERS
+from workers.session import installed_providers, runtime_version, sha256
+
+_log = logging.getLogger(__name__)
+
+AGREEING_IOU = 0.95
+AGREEING_SCORE = 0.02
+_COMPARED = 5
+
+
+def load_chosen(spec: DetectorSpec) -> Lanes:
+    """Load the pair on the provider that `spec` asks for. One that fails gives way to `cpu` with one warning.
+
+    Raises ModelError when `cpu` cannot run the pair either, or when there is no provider of that name.
+    """
+    if spec.provider == "auto":
+        return _load_fastest(spec)
+    if spec.provider not in PROVIDERS:
+        raise ModelError(f"expected a provider among auto, {', '.join(PROVIDERS)}, found {spec.provider!r}")
+    if spec.provider == "cpu":
+        return load_lanes(spec, "cpu")
+    if spec.provider not in installed_providers():
+        _log.warning("provider %s is not installed, going on with cpu", spec.provider)
+        return load_lanes(spec, "cpu")
+    return _load_or_none(spec, spec.provider) or load_lanes(spec, "cpu")
+
+
+def agree(expected: Candidates, found: Candidates) -> bool:
+    """Return whether each of the best boxes in `expected` has one in `found` at IoU 0.95 with a score within 0.02."""
+    for index in np.argsort(-expected.confidence, kind="stable")[:_COMPARED]:
+        near = np.abs(found.confidence - expected.confidence[index]) <= AGREEING_SCORE
+        close = overlap(expected.xyxy[index].astype(np.float64), found.xyxy.astype(np.float64)) >= AGREEING_IOU
+        if not (near & close & (found.class_id == expected.class_id[index])).any():
+            return False
+    return len(expected.confidence) > 0
+
+
+def _load_or_none(spec: DetectorSpec, provider: str) -> Lanes | None:
+    try:
+        return load_lanes(spec, provider)
+    except ModelError as error:
+        _log.warning("provider %s failed, going on with cpu: %s", provider, error)
+        return None
+
+
+def _load_fastest(spec: DetectorSpec) -> Lanes:
+    names = installed_providers()
+    if names == ("cpu",):
+        return load_lanes(spec, "cpu")
+    memory, key = _Memory(), _key(spec, names)
+    remembered = memory.recall(key)
+    if remembered in names:
+        lanes = _load_or_none(spec, remembered)
+        if lanes is not None:
+            return lanes
+    best = load_lanes(spec, "cpu")
+    best_name, best_ms = "cpu", best[640].median_ms()
+    picture = check_image.draw()
+    expected = {size: lane.candidates(picture) for size, lane in best.items()}
+    for name in names[:-1]:
+        lanes = _load_or_none(spec, name)
+        if lanes is None or not all(agree(expected[size], lane.candidates(picture)) for size, lane in lanes.items()):
+            continue
+        if (took_ms := lanes[640].median_ms()) < best_ms:
+            best, best_name, best_ms = lanes, name, took_ms
+    memory.remember(key, best_name)
+    return best
+
+
+def _key(spec: DetectorSpec, names: tuple[str, ...]) -> str:
+    files = [sha256(path)[:16] for path in (spec.model_640, spec.model_320) if path is not None]
+    return " ".join([*files, str(spec.threads), runtime_version(), platform.processor() or platform.machine(), *names])
+
+
+class _Memory:
+    """What `auto` chose before: a small JSON file in the user's cache folder. A broken or absent one knows nothing."""
+
+    def __init__(self) -> None:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        self._path = Path(cache) / "orion" / "providers.json"
+
+    def recall(self, key: str) -> str | None:
+        choice = self._read().get(key)
+        return choice if isinstance(choice, str) else None
+
+    def remember(self, key: str, choice: str) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            beside = self._path.with_suffix(f".{os.getpid()}")
+            beside.write_text(json.dumps(self._read() | {key: choice}))
+            beside.replace(self._path)
+        except OSError as error:
+            _log.warning("the choice of provider cannot be remembered: %s", error)
+
+    def _read(self) -> dict[str, object]:
+        try:
+            known = json.loads(self._path.read_text())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}

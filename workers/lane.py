@@ -1,0 +1,59 @@
+"""One session with the letterbox that fills its input and the rules that read its output. Belongs to whoever owns the
+pair: the thread that loads it, then the worker's main thread.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+from orion.errors import ModelError
+from orion.messages import Crop, DetectorSpec, Pixels, SessionSize
+from workers.decode import Candidates, Rules, candidates
+from workers.letterbox import Letterbox
+from workers.session import Session
+
+_TIMED_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A loaded session and what surrounds it."""
+
+    session: Session
+    letterbox: Letterbox
+    rules: Rules
+
+    def candidates(self, frame: Pixels) -> Candidates:
+        """Return everything that the head says about the whole of `frame`, however faint."""
+        height, width = frame.shape[:2]
+        self.letterbox.fill(frame, Crop(0, 0, width, height, self.rules.size))
+        return candidates(self.session.run(), self.rules, 0.0)
+
+    def median_ms(self) -> float:
+        """Return the median time of a few inferences."""
+        return statistics.median(self.session.timed_run() for _ in range(_TIMED_RUNS))
+
+
+Lanes = dict[SessionSize, Lane]
+"""The 640 always, the 320 when there is one."""
+
+
+def load_lanes(spec: DetectorSpec, provider: str) -> Lanes:
+    """Load and warm the sessions that `spec` names on one provider. Raises ModelError."""
+    lanes: Lanes = {640: _load(spec.model_640, 640, provider, spec)}
+    if spec.model_320 is not None:
+        lanes[320] = _load(spec.model_320, 320, provider, spec)
+        _check_siblings(lanes[640].session, lanes[320].session)
+    return lanes
+
+
+def _load(path: str, size: SessionSize, provider: str, spec: DetectorSpec) -> Lane:
+    session = Session(path, size, provider, spec.threads)
+    rules = Rules(size, session.card.layout, session.card.class_ids(spec.classes), spec.confidence, spec.iou)
+    return Lane(session, Letterbox(session.tensor), rules)
+
+
+def _check_siblings(large: Session, small: Session) -> None:
+    for what in ("model_name", "names"):
+        expected, found = getattr(large.card, what), getattr(small.card, what)
+        if expected != found:
+            raise ModelError(f"{small.card.path}: expected the {what} of {large.card.path}, {expected}, found {found}")
