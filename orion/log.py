@@ -1,0 +1,160 @@
+"""Logging: one event, one line, on stderr, as text or JSON, without credentials, and without the same complaint a
+thousand times. Set up once in each process, supervisor and workers, in its main thread; the handler may be used from
+any thread.
+"""
+
+import json
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from orion import uri
+
+PROJECT = ("orion", "workers")
+"""The loggers whose level is the operator's; all others speak from WARNING on."""
+WINDOW_S: Final = 10.0
+"""How long the same warning or error is only counted."""
+FIELDS: Final = ("stream", "worker", "trace_id")
+"""What a record may say of itself by `extra`."""
+
+_MOST_KEPT = 256
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
+
+
+def setup(level: str, format: Literal["text", "json"], instance_id: str) -> None:  # noqa: A002 - the configuration's word
+    """Log to stderr from `level` on (debug, info, warning, error); what was set up before is replaced."""
+    handler = CollapsingHandler()
+    handler.setFormatter(JsonFormatter(instance_id) if format == "json" else TextFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in PROJECT:
+        logging.getLogger(name).setLevel(level.upper())
+    logging.captureWarnings(capture=True)
+
+
+@dataclass(slots=True)
+class _Repeats:
+    record: logging.LogRecord
+    since_s: float
+    count: int = 0
+
+
+class Collapser:
+    """Decides which complaints are written: the first at once, the same again within `window_s` only as a number."""
+
+    def __init__(self, window_s: float = WINDOW_S) -> None:
+        self._window_s = window_s
+        self._seen: OrderedDict[tuple[str, int, str], _Repeats] = OrderedDict()
+
+    def admit(self, record: logging.LogRecord, now_s: float) -> bool:
+        """Return whether to write the record; if not, it is counted."""
+        key = (record.name, record.levelno, record.getMessage())
+        seen = self._seen.get(key)
+        if seen is None:
+            self._seen[key] = _Repeats(record, now_s)
+            return True
+        seen.count += 1
+        return False
+
+    def due(self, now_s: float) -> list[tuple[logging.LogRecord, int]]:
+        """Forget what is older than the window, and the oldest of too many; return what came again, and how often."""
+        ended = []
+        while self._seen:
+            oldest = next(iter(self._seen.values()))
+            if now_s - oldest.since_s < self._window_s and len(self._seen) <= _MOST_KEPT:
+                break
+            self._seen.popitem(last=False)
+            if oldest.count:
+                ended.append((oldest.record, oldest.count))
+        return ended
+
+
+class CollapsingHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to stderr; warnings and errors go through a Collapser. `now_s` is a monotonic clock."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._collapser = Collapser()
+        self._now_s = now_s
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the record, or count it."""
+        now_s = self._now_s()
+        self._write_repeats(now_s)
+        if record.levelno < logging.WARNING or self._collapser.admit(record, now_s):
+            super().emit(record)
+
+    def close(self) -> None:
+        """Write what is still only counted."""
+        self.acquire()
+        try:
+            self._write_repeats(float("inf"))
+        finally:
+            self.release()
+        super().close()
+
+    def _write_repeats(self, now_s: float) -> None:
+        for first, count in self._collapser.due(now_s):
+            record = logging.makeLogRecord(first.__dict__)
+            record.msg, record.args = f"repeated {count} times: {first.getMessage()}", None
+            record.exc_info = record.exc_text = record.stack_info = None
+            record.created = time.time()
+            super().emit(record)
+
+
+class TextFormatter(logging.Formatter):
+    """`time [LEVEL] text`, in one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        about = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        text = f"{_time(record)} [{record.levelname}] {record.getMessage()}{about}"
+        return _one_line(mask_text("\n".join([text, *_trace(self, record)])))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, instance, and what the record says of itself."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__()
+        self._instance_id = instance_id
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        event = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": mask_text(record.getMessage()),
+            "instance": self._instance_id,
+            **_fields(record),
+        }
+        if trace := _trace(self, record):
+            event["exception"] = mask_text("\n".join(trace))
+        return json.dumps(event, ensure_ascii=False)
+
+
+def mask_text(text: str) -> str:
+    """Return the text with the credentials in all its addresses hidden."""
+    return _ADDRESS.sub(lambda address: uri.mask(address[0]), text)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, str]:
+    return {name: str(vars(record)[name]) for name in FIELDS if vars(record).get(name) is not None}
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    trace = [formatter.formatException(record.exc_info)] if record.exc_info else []
+    return [*trace, *([record.stack_info] if record.stack_info else [])]
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _one_line(text: str) -> str:
+    return " | ".join(line for line in text.splitlines() if line.strip())
