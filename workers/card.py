@@ -18,6 +18,7 @@ Shape = tuple[Length, ...]
 """A tensor's shape in the file: a number is fixed, anything else is dynamic."""
 
 _NAME = re.compile(r"(?P<family>yolo(?:v8|v9|v10|11|12|26))(?P<size>[nsmlx])(?![a-z])", re.IGNORECASE)
+_DETAIL = re.compile(r"[-_](fp32|fp16|bf16|int8|uint8|\d{3,4})(?=[-_]|$)", re.IGNORECASE)
 _EXPECTED = "a person detector with input (1, 3, S, S) and output (1, 4 + classes, N) or (1, K, 6)"
 
 
@@ -142,4 +143,4 @@ def _family(signature: Signature) -> tuple[str, str]:
         named = _NAME.search(text)
         if named:
             return named["family"].lower(), named["size"].lower()
-    return re.sub(r"[-_](fp32|fp16|int8|\d{3,4})(?=[-_]|$)", "", stem), "unknown"
+    return _DETAIL.sub("", stem).replace("_", "-").lower(), "unknown"

@@ -23,9 +23,15 @@ class SessionPair:
     @property
     def info(self) -> DetectorInfo:
         """What is loaded, and on which provider it runs now."""
-        card = self.lanes[640].session.card
-        sessions = tuple(lane.session.info for lane in self.lanes.values())
-        return DetectorInfo(card.model_name, card.model_size, sessions, self._cost_ratio)
+        large = self.lanes[640]
+        card = large.session.card
+        return DetectorInfo(
+            model_name=card.model_name,
+            model_size=card.model_size,
+            sessions=tuple(lane.session.info for lane in self.lanes.values()),
+            cost_ratio=self._cost_ratio,
+            labels=tuple((number, card.names[number]) for number in large.rules.class_ids),
+        )
 
     def close(self) -> None:
         """Let go of the sessions and their buffers."""
