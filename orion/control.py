@@ -36,10 +36,14 @@ class Refusal:
     error: str
 
 
-def parse(payload: bytes, forbidden: Collection[str]) -> Request | Refusal:
-    """Read a request: JSON `{"command", "params", "request_id"}`. `forbidden` are commands the configuration bars."""
-    if len(payload) > PAYLOAD_LIMIT:
-        return _unreadable(f"the request has {len(payload)} bytes, more than {PAYLOAD_LIMIT}")
+def parse(payload: bytes, size: int, forbidden: Collection[str]) -> Request | Refusal:
+    """Read a request: JSON `{"command", "params", "request_id"}`.
+
+    `size` is what arrived, in bytes; the payload of one that is too large may be cut. `forbidden` are the commands that
+    the configuration bars.
+    """
+    if size > PAYLOAD_LIMIT:
+        return _unreadable(f"the request has {size} bytes, more than {PAYLOAD_LIMIT}")
     try:
         request = json.loads(payload, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

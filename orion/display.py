@@ -31,10 +31,9 @@ _STAGES = {
 class Display:
     """The live view. `notes` are lines that stand below it: where results go, and how to stop."""
 
-    def __init__(self, notes: Sequence[str], frames: Mapping[str, int | None]) -> None:
+    def __init__(self, notes: Sequence[str]) -> None:
         self._console = Console(stderr=True)
         self._notes = notes
-        self._frames = frames
         self._state: State | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._draw, name="display", daemon=True)
@@ -80,18 +79,9 @@ class Display:
             parts.append(Text("loading the model ...", style="dim"))
         if state is not None:
             parts += [_stream_table(state), _latency_line(state)]
-            parts += [bar for stream in state["streams"] if (bar := self._progress(stream)) is not None]
+            parts += [bar for stream in state["streams"] if (bar := _progress(stream)) is not None]
         parts += [Text(note, style="dim", overflow="fold") for note in self._notes]
         return Group(*parts)
-
-    def _progress(self, stream: State) -> RenderableType | None:
-        total = self._frames.get(stream["stream_id"])
-        if not total:
-            return None
-        done = min(stream["captured"], total)
-        row = Table.grid(padding=(0, 1))
-        row.add_row(stream["stream_id"], ProgressBar(total=total, completed=done, width=40), f"{done}/{total} frames")
-        return row
 
 
 def one_line(stream: State) -> str:
@@ -148,3 +138,14 @@ def _latency_line(state: State) -> Text:
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _progress(stream: State) -> RenderableType | None:
+    """Return how far a stream is that has an end."""
+    total = stream["frames"]
+    if not total:
+        return None
+    done = min(stream["captured"], total)
+    row = Table.grid(padding=(0, 1))
+    row.add_row(stream["stream_id"], ProgressBar(total=total, completed=done, width=40), f"{done}/{total} frames")
+    return row

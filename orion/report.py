@@ -35,6 +35,7 @@ def describe(supervisor: "Supervisor") -> dict[str, Any]:
         "latency_ms": supervisor.latencies.summary(),
         "streams": [_stream(stream) for stream in streams],
         "workers": [_worker(handle, supervisor.info) for handle in supervisor.crew],
+        **supervisor.extra(),
     }
 
 
@@ -67,6 +68,7 @@ def _stream(stream: Stream) -> dict[str, Any]:
         "source": stream.settings.uri,
         "width": stream.info.width if stream.info else None,
         "height": stream.info.height if stream.info else None,
+        "frames": capture.frames or (stream.info.frames if stream.info else None),
         "captured": accounts.captured,
         "completed": accounts.completed,
         "inferred": accounts.inferred,

@@ -68,6 +68,11 @@ class RingMaker:
         if self._rings[name].close():
             del self._rings[name]
 
+    def unlink_all(self) -> None:
+        """Remove every segment's name, mapped or not; safe in a signal handler."""
+        for ring in list(self._rings.values()):
+            ring.unlink()
+
     def close_all(self) -> None:
         """Unlink every ring, and unmap what can be unmapped."""
         for name in list(self._rings):

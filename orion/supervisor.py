@@ -42,6 +42,8 @@ class CommandReceived:
     """A control request as it came from the broker."""
 
     payload: bytes
+    size: int
+    """In bytes; the payload is left out when it is over the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +66,8 @@ class Outlet(Protocol):
     def event(self, event: dict[str, Any]) -> None:
         """Take an event or an answer for the health topic."""
 
-    def tick(self) -> None:
-        """Notice that the state has changed a little; called a few times a second."""
+    def tick(self, describe: Callable[[], dict[str, Any]]) -> None:
+        """Show the state, which `describe` gives; called a few times a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class Supervisor:
         self.latencies = Latencies()
         self.info: DetectorInfo | None = None
         self.stop_reason = ""
+        self.extra: Callable[[], dict[str, Any]] = dict
+        """What the state has to tell beside streams and workers."""
         self.started_s = time.monotonic()
         self._rings = rings
         self._mailbox = mailbox
@@ -139,7 +143,7 @@ class Supervisor:
             self._next_tick_s = now_s + _TICK_S
             for stream in self.streams.values():
                 stream.close_drained_rings()
-            self._outlet.tick()
+            self._outlet.tick(self.describe)
 
     def _finish(self, reason: str, error: OrionError | None = None) -> None:
         if not self._done:
@@ -152,8 +156,8 @@ class Supervisor:
             match post:
                 case StopRequested(reason=reason):
                     self._finish(reason)
-                case CommandReceived(payload=payload):
-                    self._execute(payload)
+                case CommandReceived(payload=payload, size=size):
+                    self._execute(payload, size)
                 case BusEvent(event=event, fields=fields):
                     self._report(event, **fields)
                 case _:
@@ -177,9 +181,9 @@ class Supervisor:
                 stream.state = "failed"
                 self._finish(f"{stream.stream_id} failed", error)
 
-    def _execute(self, payload: bytes) -> None:
+    def _execute(self, payload: bytes, size: int) -> None:
         """Answer one control request, after its effect or its refusal."""
-        request = control.parse(payload, self.settings.forbidden_commands)
+        request = control.parse(payload, size, self.settings.forbidden_commands)
         data: dict[str, Any] = {}
         if isinstance(request, control.Request):
             match request.command:

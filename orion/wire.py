@@ -22,8 +22,6 @@ VERSION = 1
 LIMIT = 128 * 1024
 """Largest message in bytes, below the kernel's default socket buffer; 1000 boxes take about 30 KB."""
 
-_DEPTH_LIMIT = 12
-
 
 class Channel:
     """One end of the socket pair. Owns its socket; `with` or `close` ends it."""
@@ -80,7 +78,7 @@ def decode(packet: bytes) -> Message:
     if len(packet) > LIMIT:
         raise WireError(f"a message of {len(packet)} bytes is larger than {LIMIT}")
     try:
-        envelope = msgpack.unpackb(packet, max_buffer_size=LIMIT, strict_map_key=True)
+        envelope = msgpack.unpackb(packet)
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise WireError(f"not MsgPack: {error or type(error).__name__}") from error
     if not isinstance(envelope, list) or len(envelope) != 3:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -69,11 +70,11 @@ def test_stale_and_half_written_generations_are_refused() -> None:
 
 
 def test_too_little_memory_names_needed_free_and_what_to_do() -> None:
-    before = set(os.listdir("/dev/shm"))
+    before = set(Path("/dev/shm").iterdir())
     width = bytes_free() // 3 // 1000
     with pytest.raises(SharedMemoryError, match=r"MB needed, .* MB free .*--shm-size"):
         Ring(NAME, width, 2000, 3)
-    assert set(os.listdir("/dev/shm")) == before
+    assert set(Path("/dev/shm").iterdir()) == before
 
 
 def test_a_segment_that_is_no_ring_is_refused() -> None:
@@ -102,13 +103,11 @@ def test_closing_waits_for_nobody() -> None:
 
 def test_slots_are_limited() -> None:
     for slots in (0, 2, ring_module.MAX_SLOTS + 1):
-        with pytest.raises(SharedMemoryError, match="ring.slots"):
+        with pytest.raises(SharedMemoryError, match=r"ring\.slots"):
             Ring(NAME, 8, 8, slots)
 
 
 def test_opencv_reads_a_view_in_place() -> None:
-    import cv2
-
     ring = Ring(NAME, 16, 8, 3)
     view = RingView(NAME)
     try:

@@ -1,0 +1,250 @@
+"""`run` from a configuration to an exit code: everything that runs is entered on one stack, in order, and leaves it in
+reverse, whatever fails in between. Runs in the main thread, which then is the supervisor's.
+"""
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+
+from orion import bus as buses
+from orion import dispatch, lock, log, lookup, report, uri
+from orion.broker import EmbeddedBroker
+from orion.bus import Bus, BusSettings, IncomingCommand, Topic
+from orion.capture import CaptureSettings
+from orion.config import Config, broker_address, source_kind
+from orion.display import Display, summary
+from orion.errors import EXIT_OK
+from orion.mailbox import Mailbox
+from orion.messages import DetectorSpec
+from orion.mqtt import TlsSettings
+from orion.outbox import Outbox
+from orion.outlet import Outlets, Painter
+from orion.results import ResultWriter
+from orion.signals import STOP_SIGNALS
+from orion.source import Source, make_source
+from orion.stream import RingMaker, Stream, StreamSettings
+from orion.supervisor import BusEvent, CommandReceived, Post, StopRequested, Supervisor, SupervisorSettings
+from orion.worker import WorkerSpec
+
+_log = logging.getLogger(__name__)
+
+_DETECTOR = "workers.person:PersonDetector"
+_EVENTS = {"duplicate_instance", "outbox_overflow"}
+"""What the bus notices and the world is told; the rest is logged where it arises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this run is; `run_id` is new at every start."""
+
+    instance_id: str
+    run_id: str
+
+
+def run(config: Config) -> int:
+    """Run the instance until it is done and return the exit code. Raises OrionError when it cannot run (on)."""
+    log.setup(config.log.level, config.log.format, config.instance_id)
+    identity = Identity(config.instance_id, uuid.uuid4().hex[:12])
+    sources = {stream.stream_id: make_source(stream.source) for stream in config.streams}
+    with ExitStack() as stack:
+        mailbox: Mailbox[Post] = Mailbox()
+        stack.callback(mailbox.close)
+        held = stack.enter_context(lock.InstanceLock(identity.instance_id, identity.run_id))
+        for name in lock.remove_leftover_segments(identity.instance_id, identity.run_id):
+            _log.warning("removed %s, which a run that was killed had left", name)
+        rings = RingMaker(identity.instance_id, identity.run_id, config.ring.slots, _log.warning)
+        STOP_SIGNALS.connect(lambda name: mailbox.post(StopRequested(name)), lambda: _force(rings, held))
+        specs = _worker_specs(config)
+        broker_url = _start_broker(config, stack)
+        held.update(broker=broker_url)
+        bus = _start_bus(config, identity, broker_url, mailbox, stack)
+        ending: list[Callable[[], None]] = []
+        stack.callback(lambda: [show() for show in ending])
+        outlets = _start_outlets(config, bus, _notes(config, identity, broker_url), stack)
+        streams = _streams(config, sources, rings, mailbox)
+        supervisor = Supervisor(_settings(config, identity, specs), streams, rings, mailbox, outlets)
+        supervisor.extra = _static_state(config, bus)
+        stack.callback(lambda: ending.append(_show_summary(supervisor)))
+        stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
+        supervisor.run()
+    return EXIT_OK
+
+
+def _settings(config: Config, identity: Identity, specs: list[WorkerSpec]) -> SupervisorSettings:
+    deadline = config.workers.frame_deadline_s
+    return SupervisorSettings(
+        instance_id=identity.instance_id,
+        room_id=config.room_id,
+        run_id=identity.run_id,
+        workers=specs,
+        frame_deadline_s=None if deadline == "auto" else deadline,
+        forbidden_commands=frozenset(config.control.forbid),
+    )
+
+
+def _worker_specs(config: Config) -> list[WorkerSpec]:
+    """Return what each worker process is given at its start."""
+    workers = config.workers
+    count, threads = dispatch.shares(
+        len(os.sched_getaffinity(0)),
+        len(config.streams),
+        None if workers.count == "auto" else workers.count,
+        None if workers.threads == "auto" else workers.threads,
+    )
+    detector = _detector_spec(config, threads)
+    return [
+        WorkerSpec(
+            worker_id=f"w{number}",
+            instance_id=config.instance_id,
+            parent_pid=os.getpid(),
+            detector_class=_DETECTOR,
+            detector=detector,
+            log_level=config.log.level,
+            log_format=config.log.format,
+        )
+        for number in range(count)
+    ]
+
+
+def _detector_spec(config: Config, threads: int) -> DetectorSpec:
+    model = config.models.person_detector
+    pair = lookup.find_pair(model)
+    if pair.embedded and any(source_kind(stream.source) != "demo" for stream in config.streams):
+        _log.warning(lookup.EMBEDDED_HINT)
+    return DetectorSpec(
+        model_640=str(pair.model_640),
+        model_320=None if pair.model_320 is None else str(pair.model_320),
+        confidence=model.confidence,
+        iou=model.iou,
+        classes=model.classes,
+        provider=model.provider,
+        threads=threads,
+    )
+
+
+def _streams(config: Config, sources: Mapping[str, Source], rings: RingMaker, mailbox: Mailbox[Post]) -> list[Stream]:
+    streams = []
+    for stream in config.streams:
+        capture = CaptureSettings(config.run.every_frame, config.run.frames, stream.rate_hz)
+        settings = StreamSettings(
+            stream_id=stream.stream_id,
+            room_id=config.room_for(stream),
+            uri=uri.mask(stream.source),
+            attention=config.attention_for(stream),
+            capture=capture,
+        )
+        streams.append(Stream(settings, sources[stream.stream_id], rings, mailbox))
+    return streams
+
+
+def _start_broker(config: Config, stack: ExitStack) -> str | None:
+    """Start the embedded broker if it is asked for; return the broker's URL, None when there is to be none."""
+    if config.mqtt.broker != "embedded":
+        return None if config.mqtt.broker == "none" else config.mqtt.broker
+    broker = stack.enter_context(EmbeddedBroker())
+    return broker.url
+
+
+def _start_bus(
+    config: Config, identity: Identity, broker_url: str | None, mailbox: Mailbox[Post], stack: ExitStack
+) -> Bus | None:
+    if broker_url is None:
+        return None
+    mqtt = config.mqtt
+    host, port = broker_address(broker_url)
+    tls = TlsSettings(mqtt.tls.ca, mqtt.tls.cert, mqtt.tls.key) if broker_url.startswith("mqtts://") else None
+    settings = BusSettings(
+        host=host,
+        port=port,
+        instance_id=identity.instance_id,
+        run_id=identity.run_id,
+        topics=cast(Mapping[Topic, str], mqtt.topics.expanded(identity.instance_id)),
+        qos=cast(Mapping[Topic, int], mqtt.qos.model_dump()),
+        tls=tls,
+        username=mqtt.username,
+        password=mqtt.password.get_secret_value() if mqtt.password else None,
+        status={"room_id": config.room_id},
+        replay_delay_s=mqtt.outbox.replay_delay_s,
+    )
+
+    def on_command(command: IncomingCommand) -> None:
+        mailbox.post(CommandReceived(command.payload, command.size))
+
+    def on_event(notice: buses.BusEvent) -> None:
+        if notice.name in _EVENTS:
+            mailbox.post(BusEvent(notice.name, {"reason": notice.reason, "count": notice.count}))
+
+    path = mqtt.outbox.path or _state_folder(identity.instance_id) / "outbox.sqlite3"
+    bus = Bus(settings, on_command, on_event, Outbox(path, mqtt.outbox.max_messages))
+    bus.start()
+    stack.callback(bus.stop, config.shutdown_timeout_s / 4)
+    return bus
+
+
+def _state_folder(instance_id: str) -> Path:
+    state = os.environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "orion" / instance_id
+
+
+def _start_outlets(config: Config, bus: Bus | None, notes: list[str], stack: ExitStack) -> Outlets:
+    results, folder = config.run.results, config.run.save_frames
+    writer = painter = None
+    if results is not None:
+        writer = ResultWriter(results)
+        stack.callback(writer.close, config.shutdown_timeout_s / 4)
+    if folder is not None:
+        painter = Painter(folder, every_frame=config.run.every_frame)
+        stack.callback(painter.close, config.shutdown_timeout_s / 4)
+    display = Display(notes)
+    display.start()
+    stack.callback(display.close)
+    telemetry = None if bus is None else (config.telemetry_s, lambda: {"emitter": asdict(bus.stats)})
+    return Outlets(bus, writer, painter, display, telemetry)
+
+
+def _notes(config: Config, identity: Identity, broker_url: str | None) -> list[str]:
+    """Return what stands below the live view: where results go, and how to stop."""
+    notes = []
+    topics = config.mqtt.topics.expanded(identity.instance_id)
+    if broker_url is not None:
+        host, port = broker_address(broker_url)
+        topic = topics["inferences"].replace("{type}", "person_detection")
+        notes.append(f"Results go to {broker_url} on {topic}. To see them:")
+        notes.append(f"  mosquitto_sub -h {host} -p {port} -t '{topic}'")
+    if config.run.results not in {None, "-"}:
+        notes.append(f"Results go to {config.run.results}, one JSON object a line.")
+    if config.run.save_frames is not None:
+        notes.append(f"Pictures go to {config.run.save_frames}.")
+    if lookup.is_embedded(config.models.person_detector):
+        notes.append("Your own camera and model: orion run --source rtsp://... --model-dir DIR --model-size n")
+    notes.append("Ctrl-C stops.")
+    return notes
+
+
+def _static_state(config: Config, bus: Bus | None) -> Callable[[], dict[str, Any]]:
+    """Return what `get_status` tells beside the supervisor's own state: configuration and broker."""
+    public = config.public()
+    return lambda: {
+        "config": public,
+        "changed": [],
+        "emitter": None if bus is None else asdict(bus.stats),
+    }
+
+
+def _show_summary(supervisor: Supervisor) -> Callable[[], None]:
+    """Return what prints the summary, with the state as it is now."""
+    state, reason = report.describe(supervisor), supervisor.stop_reason
+    return lambda: Console(stderr=True).print(summary(state, reason))
+
+
+def _force(rings: RingMaker, held: lock.InstanceLock) -> None:
+    """Leave nothing behind on a second signal; the children go with this process."""
+    rings.unlink_all()
+    held.release()
