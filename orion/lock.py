@@ -63,6 +63,12 @@ class InstanceLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the lock up and remove its file. Twice is once."""
+        if self._descriptor < 0:
+            return
         # Removed while it is held: who opened the file before finds another one in its place, and tries again.
         if _is_at(self._path, self._descriptor):
             self._path.unlink(missing_ok=True)

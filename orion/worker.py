@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Literal, NoReturn, Protocol
 
 from orion import lifeline, log
 from orion.errors import EXIT_BOOT_FAILED, EXIT_OK, SharedMemoryError, TornFrameError
@@ -63,7 +63,7 @@ class WorkerSpec:
     """`module:class`, resolved in the child, so that the supervisor never imports the detector."""
     detector: DetectorSpec
     log_level: str
-    log_format: str
+    log_format: Literal["text", "json"]
 
 
 def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
