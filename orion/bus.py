@@ -69,11 +69,12 @@ class BusSettings:
     """None is `<instance_id>-<run_id>`."""
     status: Mapping[str, object] = field(default_factory=dict)
     replay_delay_s: float = 5.0
+    keepalive_s: int = 10
 
     def endpoint(self) -> Endpoint:
         """Return what a connection must know."""
         client_id = self.client_id or f"{self.instance_id}-{self.run_id}"
-        return Endpoint(self.host, self.port, client_id, self.tls, self.username, self.password)
+        return Endpoint(self.host, self.port, client_id, self.tls, self.username, self.password, self.keepalive_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from random import Random
 
 from orion.backoff import Backoff
 from orion.mqtt import (
-    KEEPALIVE_S,
     Accepted,
     Connection,
     Endpoint,
@@ -28,7 +27,6 @@ _STABLE_S = 0.5
 """A connection that lived so long starts the delays anew; a broker that throws us out at once is not hammered."""
 _QUICK_RETRY_S = 0.2
 _BACKOFF = Backoff(first_s=1.0, factor=2.0, limit_s=30.0, jitter=0.2)
-_TICK_S = KEEPALIVE_S / 4
 
 
 class Dial:
@@ -118,7 +116,7 @@ class Link:
         if self._connection is not None:
             if self._connection.has_signals() or self._connection.fileno() < 0:
                 return float("-inf")
-            return min(self._answer_by, self._clock() + _TICK_S)
+            return min(self._answer_by, self._clock() + self._endpoint.keepalive_s / 4)
         return float("inf") if self._dial is not None else self._dial_at
 
     def dialed(self, dial: Dial) -> list[Signal]:

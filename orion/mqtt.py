@@ -16,8 +16,6 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from orion.errors import OrionError, ResourceError
 
-KEEPALIVE_S = 10
-"""A broker that is silent for twice as long is taken for lost."""
 DIAL_TIMEOUT_S = 5.0
 """Limit of each of TCP connect and TLS handshake; name resolution has the system's own."""
 
@@ -64,6 +62,8 @@ class Endpoint:
     tls: TlsSettings | None = None
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    keepalive_s: int = 10
+    """A broker that is silent for twice as long is taken for lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class Connection:
             if endpoint.tls is not None:
                 # Read at every attempt, so that a renewed certificate needs no restart.
                 self._client.tls_set_context(endpoint.tls.context())
-            self._client.connect(endpoint.host, endpoint.port, KEEPALIVE_S)
+            self._client.connect(endpoint.host, endpoint.port, endpoint.keepalive_s)
         except ssl.SSLCertVerificationError as error:
             raise MqttError(f"{where}: its certificate is not trusted: {error.verify_message}") from error
         except (OSError, ValueError) as error:
