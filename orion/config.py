@@ -175,8 +175,8 @@ class PersonDetectorConfig(Section):
     classes: tuple[Text, ...] = Field(
         default=("person",), min_length=1, description="class names of the model to report"
     )
-    provider: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = Field(
-        default="auto", description="execution provider: auto, cpu, openvino, cuda, ..."
+    provider: Literal["auto", "cpu", "openvino", "openvino-bf16", "cuda", "tensorrt", "coreml"] = Field(
+        default="auto", description="execution provider; auto = the fastest that is installed, else cpu"
     )
 
     @model_validator(mode="after")
