@@ -4,14 +4,14 @@ a pipe never holds a frame up.
 """
 
 import queue
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from orion.errors import SourceError
 from orion.ledger import Lease
@@ -120,7 +120,7 @@ class ResultWriter:
 
     def __init__(self, target: str) -> None:
         self._stack = ExitStack()
-        self._stream: TextIO = sys.stdout if target == "-" else self._open(target)
+        self._file = self._open(1 if target == "-" else Path(target))
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE_LIMIT)
         self.lost = 0
         self._thread = threading.Thread(target=self._write_all, name="results", daemon=True)
@@ -142,17 +142,20 @@ class ResultWriter:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def _open(self, target: str) -> TextIO:
+    def _open(self, target: Path | int) -> FileIO:
+        """Open without a buffer, so that each line is out when it is written, and a full disk is met there."""
         try:
-            return self._stack.enter_context(Path(target).open("w", encoding="utf-8"))
+            return self._stack.enter_context(FileIO(target, "w", closefd=isinstance(target, Path)))
         except OSError as error:
             raise SourceError(f"results cannot be written to {target}: {error.strerror}") from error
 
     def _write_all(self) -> None:
         with self._stack:
             while (line := self._lines.get()) is not None:
+                rest = memoryview(f"{line}\n".encode())
                 try:
-                    print(line, file=self._stream, flush=True)
+                    while rest:
+                        rest = rest[self._file.write(rest) :]
                 except OSError:
                     # The disk is full or the reader of the pipe has left: count, and go on with the next.
                     self.lost += 1

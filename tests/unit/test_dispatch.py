@@ -1,0 +1,50 @@
+"""Which worker serves which stream, and whose turn it is."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from orion.dispatch import assign, next_stream, shares
+
+
+@dataclass
+class Waiting:
+    served: int
+    wants_worker: bool
+
+
+@pytest.mark.parametrize(
+    ("cores", "streams", "count", "threads", "expected"),
+    [
+        (2, 1, None, None, (1, 2)),
+        (2, 2, None, None, (2, 1)),
+        (2, 5, None, None, (2, 1)),
+        (8, 2, None, None, (2, 4)),
+        (1, 3, None, None, (1, 1)),
+        (8, 2, 1, None, (1, 8)),
+        (8, 2, None, 1, (2, 1)),
+        (2, 1, 4, 3, (4, 3)),
+    ],
+)
+def test_cores_are_shared_out(
+    cores: int, streams: int, count: int | None, threads: int | None, expected: tuple[int, int]
+) -> None:
+    assert shares(cores, streams, count, threads) == expected
+
+
+def test_streams_are_spread_and_stay_where_they_are() -> None:
+    first = assign(["a", "b", "c"], ["w0", "w1"], {})
+    assert sorted(first.values()) == ["w0", "w0", "w1"]
+    assert assign(["a", "b", "c"], ["w0", "w1"], first) == first
+
+
+def test_the_streams_of_a_lost_worker_move_and_the_others_do_not() -> None:
+    moved = assign(["a", "b", "c"], ["w1", "w2"], {"a": "w0", "b": "w1", "c": "w0"})
+    assert moved == {"b": "w1", "a": "w2", "c": "w1"}
+    assert assign(["a"], [], {"a": "w0"}) == {}
+
+
+def test_the_least_recently_served_is_next() -> None:
+    streams = [Waiting(5, True), Waiting(2, False), Waiting(3, True)]
+    assert next_stream(streams) is streams[2]
+    assert next_stream([Waiting(0, False)]) is None
