@@ -3,7 +3,9 @@
 
 def main() -> None:
     """Run the command line of this process and leave with its exit code."""
+    import os  # noqa: PLC0415
     import sys  # noqa: PLC0415
+    import threading  # noqa: PLC0415
 
     from orion.signals import STOP_SIGNALS  # noqa: PLC0415
 
@@ -11,7 +13,14 @@ def main() -> None:
         STOP_SIGNALS.install()
     from orion.cli import main as run_command  # noqa: PLC0415
 
-    sys.exit(run_command(sys.argv[1:]))
+    code = run_command(sys.argv[1:])
+    if threading.active_count() > 1:
+        # A capture thread sits in a native call that cannot be ended. Everything else is torn down: leave without it,
+        # since the interpreter's own end would pull the library away from under that call.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
