@@ -19,6 +19,8 @@ from orion.pacing import RateLimiter, RealTimePace
 from orion.ring import Ring
 from orion.source import Source, SourceInfo
 
+_TIMED_BY_THEMSELVES = {"file", "demo"}
+
 
 @dataclass(frozen=True, slots=True)
 class StreamOpened:
@@ -163,7 +165,7 @@ class Capture:
     def _read_all(self, info: SourceInfo) -> None:
         """Take pictures until the source ends, the limit is reached, or the stop. Raises SourceError on loss."""
         self._continuous = False
-        paced = self._source.kind in {"file", "demo"} and not self._settings.every_frame
+        paced = self._source.kind in _TIMED_BY_THEMSELVES and not self._settings.every_frame
         pace = RealTimePace() if paced else None
         self._use_ring(info.width, info.height)
         while not self._stopping.is_set() and self._seq != self._settings.frames:
@@ -229,6 +231,7 @@ class Capture:
                 self._stopping.wait(wait_s)
 
     def _clock_s(self) -> float:
-        """Return the time that rates are kept by: the stream's own where it has one."""
-        stream_time_s = self._source.stream_time_s
-        return time.monotonic() if stream_time_s is None else stream_time_s
+        """Return the time that rates are kept by: the stream's own where it has one, also before the first picture."""
+        if self._source.kind in _TIMED_BY_THEMSELVES:
+            return self._source.stream_time_s or 0.0
+        return time.monotonic()
