@@ -200,6 +200,8 @@ class Supervisor:
     def ready(self, handle: WorkerHandle, info: DetectorInfo) -> None:
         """Announce a worker that may be given frames."""
         if self.info is None:
+            sessions = ", ".join(f"{session.size} on {session.provider}" for session in info.sessions)
+            _log.info("using the model %s (%s)", info.model_name, sessions)
             self._report("ready", worker_id=handle.worker_id, reason="started", model_name=info.model_name)
         self.info = info
         if handle.was_ready:
