@@ -27,7 +27,8 @@ ORIENTATIONS = 9
 COEFFICIENTS = BLOCKS_X * BLOCKS_Y * 4 * ORIENTATIONS
 MARGIN_PX = 16
 """Every level is widened by this on each side, its edge repeated: people were trained with so much room around them."""
-CHANNELS = 16
+PROJECTIONS = 18
+CHANNELS = 32
 """The projections are filled up to this with zeros: ONNX Runtime's fast convolutions work on 16 channels at a time."""
 LETTERBOX_GREY = 114
 """What the detector fills up pictures with that are not square."""
@@ -76,20 +77,22 @@ def pyramid(size: int, smallest: float, steps: int) -> tuple[Level, ...]:
 
 
 def orientation_basis() -> tuple[Floats, Floats]:
-    """Return directions (16, 2) and a mixture (9, 16): a gradient's votes are `mixture @ max(directions @ gradient, 0)`.
+    """Return directions (32, 2) and a mixture (9, 32): votes are `mixture @ max(directions @ gradient, 0)`.
 
     A vote is the gradient's length times a tent over its angle: 1 at the bin's centre (10, 30, ... degrees), 0 at its
-    neighbours'. A sum of |projections| on the nine directions at right angles to the centres has the gradient's length
-    as a factor and its kinks at the centres, so that weights exist with which it meets every tent there; in between it
-    is off by less than 0.8 % of the length. |p| = 2 max(p, 0) - p, where -p is linear in any two of the projections
-    and their opposites: two rows more.
+    neighbours'. A sum of |projections| on directions ten degrees apart has the gradient's length as a factor, and its
+    kinks at every multiple of ten degrees, so that weights exist with which it meets the tent there; in between it is
+    off by less than 0.2 % of the length. |p| = 2 max(p, 0) - p, where -p is linear in any two of the projections and
+    their opposites: two rows more.
     """
-    centres = np.radians(10.0 + 20.0 * np.arange(ORIENTATIONS))
-    directions = np.stack([-np.sin(centres), np.cos(centres)], axis=1)
-    at_centres = np.abs(np.sin(centres[:, None] - centres[None, :]))
+    nodes = np.radians(10.0 * np.arange(1, PROJECTIONS + 1))
+    directions = np.stack([-np.sin(nodes), np.cos(nodes)], axis=1)
+    at_nodes = np.abs(np.sin(nodes[:, None] - nodes[None, :]))
+    away = np.abs(nodes[:, None] - np.radians(10.0 + 20.0 * np.arange(ORIENTATIONS))) / np.radians(20.0)
+    tents = np.maximum(0.0, 1.0 - np.minimum(away, ORIENTATIONS - away))
     # In between, the sum lies above the tent only; a common factor centres the error.
-    weights = np.linalg.inv(at_centres).T * 2 / (1 + 1 / math.cos(math.radians(10.0)))
-    pair = [0, ORIENTATIONS // 2]
+    weights = np.linalg.solve(at_nodes, tents).T * 2 / (1 + 1 / math.cos(math.radians(5.0)))
+    pair = [0, PROJECTIONS // 2]
     linear = weights @ directions @ np.linalg.inv(directions[pair])
     mixture = np.concatenate([2 * weights, linear], axis=1)
     mixture[:, pair] -= linear
@@ -150,8 +153,7 @@ class GraphWriter:
 def _descriptor_constants(writer: GraphWriter) -> None:
     directions, mixture = orientation_basis()
     windows = cell_windows()
-    # Pixels come as 0..1, and OpenCV takes the root of 0..255.
-    writer.constant("directions", _stable(directions.astype(np.float64) * math.sqrt(255))[:, :, None, None])
+    writer.constant("directions", directions[:, :, None, None])
     for cell in range(2):
         writer.constant(f"down_{cell}", np.broadcast_to(windows[cell][None, None, :, None], (CHANNELS, 1, 16, 1)))
         writer.constant(f"across_{cell}", np.broadcast_to(windows[cell][None, None, None, :], (CHANNELS, 1, 1, 16)))
@@ -181,22 +183,25 @@ def _svm_constants(writer: GraphWriter, svm: Floats, calibration: Calibration) -
     writer.add("Transpose", listed, name="svm_rows", perm=[1, 2, 3, 0])
     writer.constant("flat", np.array([1, 1, -1], np.int64))
     writer.constant("flat_boxes", np.array([1, 4, -1], np.int64))
+    writer.constant("half", np.array(0.5, np.float32))
+    writer.constant("four", np.array(4, np.float32))
     writer.constant("slope", np.array(calibration.slope, np.float32))
     writer.constant("threshold", np.array(calibration.threshold, np.float32))
 
 
 def _without_letterbox(writer: GraphWriter, size: int) -> str:
-    """Return the input with the rows and columns of letterbox grey at its edges replaced by the picture's own edge.
+    """Return the input as 0..255, rows and columns of letterbox grey at its edges replaced by the picture's own edge.
 
     The step from picture to grey is as long as the picture is wide: to the SVM it looks like feet on a floor, or a
     wall beside a body. A picture that is grey all over stays as it is.
     """
     writer.section("letterbox")
-    grey = writer.constant("letterbox/grey", np.array(LETTERBOX_GREY / 255, np.float32))
-    half_a_step = writer.constant("letterbox/half_a_step", np.array(0.5 / 255, np.float32))
+    white = writer.constant("letterbox/white", np.array(255, np.float32))
+    grey = writer.constant("letterbox/grey", np.array(LETTERBOX_GREY, np.float32))
+    half_a_step = writer.constant("letterbox/half_a_step", np.array(0.5, np.float32))
     places = writer.constant("letterbox/places", np.arange(size, dtype=np.int64))
-    away = writer.add("Abs", writer.add("Sub", "images", grey))
-    pixels = "images"
+    pixels = writer.add("Round", writer.add("Mul", "images", white))
+    away = writer.add("Abs", writer.add("Sub", pixels, grey))
     for axis, others in ((2, [0, 1, 3]), (3, [0, 1, 2])):
         furthest = writer.add("ReduceMax", away, axes=others, keepdims=0)
         picture = writer.add("Cast", writer.add("Greater", furthest, half_a_step), to=TensorProto.INT32)
@@ -229,7 +234,10 @@ def _level_pixels(writer: GraphWriter, octaves: dict[int, str], size: int, level
 
 
 def _strongest_gradient(writer: GraphWriter, pixels: str) -> str:
-    """Return (1, 2, H, W): across and down, of the colour channel in which the gradient is longest at each pixel."""
+    """Return (1, 2, H, W): across and down, of the colour channel in which the gradient is longest at each pixel.
+
+    Of equally long ones blue's counts before green's and red's, as in OpenCV: dark pictures are full of such ties.
+    """
     roots = writer.add("Pad", writer.add("Sqrt", pixels), "border", mode="edge")
     left, right, above, below = (
         writer.add("Slice", roots, f"{side}_from", f"{side}_to", "plane_axes")
@@ -237,10 +245,10 @@ def _strongest_gradient(writer: GraphWriter, pixels: str) -> str:
     )
     across, down = writer.add("Sub", right, left), writer.add("Sub", below, above)
     squares = writer.add("Add", writer.add("Mul", across, across), writer.add("Mul", down, down))
-    length, *other_lengths = writer.add_many("Split", 3, squares, axis=1)
-    best_across, *other_across = writer.add_many("Split", 3, across, axis=1)
-    best_down, *other_down = writer.add_many("Split", 3, down, axis=1)
-    for other_length, one_across, one_down in zip(other_lengths, other_across, other_down, strict=True):
+    *other_lengths, length = writer.add_many("Split", 3, squares, axis=1)
+    *other_across, best_across = writer.add_many("Split", 3, across, axis=1)
+    *other_down, best_down = writer.add_many("Split", 3, down, axis=1)
+    for other_length, one_across, one_down in reversed(list(zip(other_lengths, other_across, other_down, strict=True))):
         # Where would say it better, and take four times as long.
         longer = writer.add("Cast", writer.add("Greater", other_length, length), to=TensorProto.FLOAT)
         best_across = _replaced(writer, best_across, one_across, longer)
@@ -269,6 +277,39 @@ def _blocks(writer: GraphWriter, gradient: str) -> str:
 def _normalized(writer: GraphWriter, histograms: str, floor: str) -> str:
     norm = writer.add("ReduceL2", histograms, axes=[1], keepdims=1)
     return writer.add("Div", histograms, writer.add("Add", norm, floor))
+
+
+def _without_parts(writer: GraphWriter, margins: list[tuple[Level, str]]) -> list[str]:
+    """Return the margins (1, 1, windows) of each level, lowered where a window seems to show a part of a body.
+
+    A leg or a trunk looks a little like a body, and its box is too small for suppression by overlap to remove it. The
+    margin of a window is lowered when it is less than half of that of a window at a coarser scale around it, whose
+    middle is not farther off than 2 cells across and 4 down; every other margin stays as it is.
+    """
+    lowered = []
+    around, coarser = "", None
+    for level, margin in reversed(margins):
+        writer.section(f"parts_{level.size}")
+        kept = margin
+        positive = writer.add("Relu", margin)
+        near = writer.add("MaxPool", positive, kernel_shape=[9, 5], pads=[4, 2, 4, 2], strides=[1, 1])
+        if coarser is not None:
+            for axis, length in ((2, WINDOW_HEIGHT), (3, WINDOW_WIDTH)):
+                places = writer.constant(f"parts_{level.size}/axis_{axis}", _places(level, coarser, axis - 2, length))
+                around = writer.add("Gather", around, places, axis=axis)
+            lacking = writer.add("Relu", writer.add("Sub", writer.add("Mul", around, "half"), positive))
+            kept = writer.add("Sub", margin, writer.add("Mul", lacking, "four"))
+            near = writer.add("Max", near, around)
+        around, coarser = near, level
+        lowered.append(writer.add("Reshape", kept, "flat"))
+    return lowered[::-1]
+
+
+def _places(level: Level, coarser: Level, axis: int, length: int) -> NDArray[np.int64]:
+    """Return for each window position of a level, down (axis 0) or across (1), the nearest one of a coarser level."""
+    middle = (np.arange(level.windows[axis]) * STRIDE - MARGIN_PX + length / 2) * level.scale
+    nearest = np.rint((middle / coarser.scale - length / 2 + MARGIN_PX) / STRIDE)
+    return np.clip(nearest, 0, coarser.windows[axis] - 1).astype(np.int64)
 
 
 def _boxes(writer: GraphWriter, level: Level, calibration: Calibration) -> str:
@@ -300,8 +341,9 @@ def build_model(size: int, svm: Floats, levels: tuple[Level, ...], calibration: 
 
     `svm` (3781,) float32 is OpenCV's vector: the coefficients in its order, then the bias. Input `images` float32
     (1, 3, size, size), RGB, 0..1. Output `output0` float32 (1, 5, windows): centre x, centre y, width, height in input
-    pixels, score in 0..1. Inside, for each level of N pixels, `pixels_N` (1, 3, N, N) is the picture at that scale and
-    `margins_N` (1, 1, rows, columns) are the SVM's margins; the window of a margin starts at 8 * (column, row) - 16.
+    pixels, score in 0..1. Inside, for each level of N pixels, `pixels_N` (1, 3, N, N), 0..255, is the picture at that
+    scale, and `margins_N` (1, 1, rows, columns) are the SVM's margins; a margin's window starts at pixel
+    8 * (column, row) - 16.
     """
     writer = GraphWriter()
     _descriptor_constants(writer)
@@ -313,10 +355,11 @@ def build_model(size: int, svm: Floats, levels: tuple[Level, ...], calibration: 
         pixels = _level_pixels(writer, octaves, size, level)
         rows = writer.add("Conv", _blocks(writer, _strongest_gradient(writer, pixels)), "svm_rows")
         margin = writer.add("Conv", rows, "svm_rows_sum", "svm_bias", name=f"margins_{level.size}")
-        margins.append(writer.add("Reshape", margin, "flat"))
+        margins.append((level, margin))
         boxes.append(_boxes(writer, level, calibration))
+    lowered = _without_parts(writer, margins)
     writer.section("output")
-    above = writer.add("Sub", writer.add("Concat", *margins, axis=2), "threshold")
+    above = writer.add("Sub", writer.add("Concat", *lowered, axis=2), "threshold")
     scores = writer.add("Sigmoid", writer.add("Mul", above, "slope"))
     writer.add("Concat", writer.add("Concat", *boxes, axis=2), scores, name="output0", axis=1)
     count = sum(math.prod(level.windows) for level in levels)
