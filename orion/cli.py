@@ -20,7 +20,7 @@ from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, OrionError, Problem
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells count it."""
 
-_CATALOGUE = "workers.catalogue"
+_CATALOGUE = "workers.catalogue_cli"
 _MODEL_FOLDER = "models"
 
 
