@@ -1,0 +1,102 @@
+"""Whole runs against real brokers: what subscribers see, from the first result to the last will."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.brokers import Broker, Listener, Mosquitto
+from tests.instances import running, until
+from tests.servers import RtspServer
+from tests.videos import write_video
+
+SMALL = "demo:320x240@10"
+CAM = "sensor-7"
+
+
+def url(broker: Broker) -> str:
+    return f"mqtt://127.0.0.1:{broker.port}"
+
+
+def test_results_status_events_and_commands(broker: Broker, tmp_path: Path) -> None:
+    with (
+        Listener(broker.port) as listener,
+        running(tmp_path, "--source", SMALL, instance_id=CAM, broker=url(broker)) as instance,
+    ):
+        results = until(lambda: listener.payloads(f"care/inferences/{CAM}/person_detection"), "a result")
+        written = instance.await_results(len(results))
+        assert results[0] == written[0]
+        assert listener.payloads(f"care/status/{CAM}")[-1]["status"] == "online"
+        until(lambda: listener.payloads(f"care/telemetry/{CAM}"), "telemetry")
+        health = f"care/health/{CAM}"
+        until(lambda: [e for e in listener.payloads(health) if e.get("event") == "ready"], "the ready event")
+
+        listener.publish(f"care/control/{CAM}", b'{"command": "get_status", "request_id": "q1"}')
+        answers = until(lambda: [a for a in listener.payloads(health) if a.get("request_id") == "q1"], "an answer")
+        assert (answers[0]["command_ack"], answers[0]["status"]) == ("get_status", "success")
+        stream = answers[0]["data"]["streams"][0]
+        lost = sum(stream["dropped"].values())
+        assert stream["captured"] == stream["completed"] + stream["in_flight"] + lost
+        assert (stream["width"], stream["height"]) == (320, 240)
+
+        listener.publish(f"care/control/{CAM}", b'{"command": "shutdown", "request_id": "q2"}')
+        assert instance.process.wait(30) == 0, instance.errors()
+        until(lambda: [a for a in listener.payloads(health) if a.get("request_id") == "q2"], "an answer")
+        until(lambda: listener.payloads(f"care/status/{CAM}")[-1]["status"] == "offline", "a clean offline")
+        assert instance.segments() == []
+
+
+def test_a_killed_instance_leaves_its_last_will(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    with (
+        Listener(mosquitto.port, f"care/status/{CAM}") as listener,
+        running(tmp_path, "--source", SMALL, instance_id=CAM, broker=url(mosquitto)) as instance,
+    ):
+        until(lambda: listener.payloads(f"care/status/{CAM}"), "online")
+        instance.process.send_signal(signal.SIGKILL)
+        until(lambda: listener.payloads(f"care/status/{CAM}")[-1]["status"] == "offline", "the last will")
+
+
+def test_frames_go_on_without_a_broker_and_reach_it_when_it_comes(absent_broker: Broker, tmp_path: Path) -> None:
+    options = ("--source", SMALL)
+    short = {"ORION_MQTT__OUTBOX__REPLAY_DELAY_S": "0.5"}
+    with running(tmp_path, *options, instance_id=CAM, broker=url(absent_broker), **short) as instance:
+        written = instance.await_results(5)
+        absent_broker.start()
+        with Listener(absent_broker.port) as listener:
+            topic = f"care/inferences/{CAM}/person_detection"
+
+            def seen() -> set[int]:
+                return {result["frame_seq"] for result in listener.payloads(topic)}
+
+            until(lambda: {line["frame_seq"] for line in written} <= seen(), "the results of the outage")
+            assert instance.stop() == 0, instance.errors()
+
+
+def test_a_camera_over_rtsp_is_seen_by_mosquitto_sub(
+    mosquitto: Mosquitto, tmp_path: Path, program: Callable[[str, str], str]
+) -> None:
+    subscriber = program("mosquitto_sub", "mosquitto-clients")
+    video = tmp_path / "camera.mp4"
+    write_video(video, frames=300)
+    topic = f"care/inferences/{CAM}/person_detection"
+    command = [subscriber, "-h", "127.0.0.1", "-p", str(mosquitto.port), "-t", topic, "-C", "5", "-W", "60"]
+    with RtspServer(video) as server:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as subscribed:
+            options = ("--source", server.uri)
+            with running(tmp_path, *options, instance_id=CAM, broker=url(mosquitto)) as instance:
+                output, _ = subscribed.communicate(timeout=60)
+                assert instance.stop() == 0, instance.errors()
+        results = [json.loads(line) for line in output.splitlines()]
+        assert len(results) == 5
+        assert all(result["stream_id"] == "cam0" for result in results)
+
+
+def test_the_embedded_broker_prints_its_port_and_serves(tmp_path: Path) -> None:
+    with running(tmp_path, "--source", SMALL, instance_id=CAM, broker="embedded") as instance:
+        instance.await_results(1)
+        line = next(line for line in instance.errors().splitlines() if "mosquitto_sub" in line)
+        port = int(line.split("-p ")[1].split()[0])
+        with Listener(port) as listener:
+            until(lambda: listener.payloads(f"care/inferences/{CAM}/person_detection"), "a result")
+        assert instance.stop() == 0, instance.errors()
