@@ -80,6 +80,8 @@ class Letterbox:
     """
 
     def __init__(self, tensor: NDArray[np.floating]) -> None:
+        self.rgb = False
+        """Whether the frames' channels are in RGB order, not BGR."""
         self._tensor = tensor
         self._tensor.fill(GREY / 255)
         self._inside = (0, 0, 0, 0)
@@ -87,14 +89,14 @@ class Letterbox:
         self._planes = np.empty((3, 0, 0), np.uint8)
 
     def fill(self, frame: Pixels, crop: Crop) -> Placement:
-        """Write `crop` of `frame` (BGR; `crop` lies inside it) into the tensor and return where it went."""
+        """Write `crop` of `frame` (`crop` lies inside it) into the tensor and return where it went."""
         placement = place(crop)
         self._make_room(placement)
         source = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
         size = (placement.width, placement.height)
         cv2.resize(source, size, dst=self._resized, interpolation=_interpolation(placement))
-        blue, green, red = self._planes[2], self._planes[1], self._planes[0]
-        cv2.split(self._resized, [blue, green, red])
+        red, green, blue = self._planes
+        cv2.split(self._resized, [red, green, blue] if self.rgb else [blue, green, red])
         np.multiply(self._planes, _TO_UNIT, out=self._target, casting="unsafe")
         return placement
 

@@ -3,6 +3,9 @@
 the main thread alone.
 """
 
+import ctypes
+import gc
+
 from orion.messages import DetectorInfo, DetectorSpec
 from workers.choice import load_chosen
 from workers.lane import Lanes
@@ -16,9 +19,15 @@ class SessionPair:
         self._cost_ratio = _cost_ratio(lanes)
 
     @classmethod
-    def load(cls, spec: DetectorSpec) -> "SessionPair":
-        """Load and warm the sessions that `spec` names. Raises ModelError with what was expected and what was found."""
-        return cls(load_chosen(spec))
+    def load(cls, spec: DetectorSpec, *, rgb: bool = False) -> "SessionPair":
+        """Load and warm the sessions that `spec` names, for frames in BGR or, with `rgb`, in RGB.
+
+        Raises ModelError with what was expected and what was found.
+        """
+        lanes = load_chosen(spec)
+        for lane in lanes.values():
+            lane.letterbox.rgb = rgb
+        return cls(lanes)
 
     @property
     def info(self) -> DetectorInfo:
@@ -36,6 +45,14 @@ class SessionPair:
     def close(self) -> None:
         """Let go of the sessions and their buffers."""
         self.lanes.clear()
+
+
+def trim_memory() -> None:
+    """Hand the memory of closed sessions back to the system, where the C library can."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def _cost_ratio(lanes: Lanes) -> float:

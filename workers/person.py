@@ -2,14 +2,12 @@
 and everything that is remembered of each stream.
 """
 
-import ctypes
-import gc
 import time
 
 import cv2
 
 from orion.messages import DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
-from workers.pair import SessionPair
+from workers.pair import SessionPair, trim_memory
 from workers.pipeline import infer, whole_frame
 from workers.suggest import suggest_region
 
@@ -52,15 +50,8 @@ class PersonDetector:
         """Put `pair` in the place of the present one, close that, and hand its memory back to the system."""
         previous, self._pair = self._pair, pair
         previous.close()
-        _trim_memory()
+        trim_memory()
 
     def close(self) -> None:
         """Let go of the sessions; nothing may be processed any more."""
         self._pair.close()
-
-
-def _trim_memory() -> None:
-    gc.collect()
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
