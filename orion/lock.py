@@ -24,8 +24,7 @@ from orion.errors import InstanceRunningError, ResourceError
 
 SHARED_MEMORY = Path("/dev/shm")
 
-_RECORD_BYTES = 1024
-"""The file is always written as one block of this size or a multiple, so that nobody reads half a record."""
+_MOST_BYTES = 64 * 1024
 _PATIENCE_S = 0.5
 """How long a lock may be held by somebody who only looks, or who has not written yet who he is."""
 _STEP_S = 0.01
@@ -81,9 +80,9 @@ class InstanceLock:
         self._write()
 
     def _write(self) -> None:
-        record = json.dumps(asdict(self._info)).encode()
-        blocks = -(-(len(record) + 1) // _RECORD_BYTES)
-        os.pwrite(self._descriptor, record.ljust(blocks * _RECORD_BYTES - 1) + b"\n", 0)
+        record = json.dumps(asdict(self._info)).encode() + b"\n"
+        # Readers take the first line: written at once, and only then freed of what a longer record left behind it.
+        os.ftruncate(self._descriptor, os.pwrite(self._descriptor, record, 0))
 
 
 def read_lock(instance_id: str, environ: Mapping[str, str] = os.environ) -> LockInfo | None:
@@ -93,10 +92,13 @@ def read_lock(instance_id: str, environ: Mapping[str, str] = os.environ) -> Lock
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
+    deadline = time.monotonic() + _PATIENCE_S
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _read(descriptor)
+        while _is_held(descriptor):
+            holder = _read(descriptor)
+            if holder is not None or time.monotonic() >= deadline:
+                return holder
+            time.sleep(_STEP_S)
     finally:
         os.close(descriptor)
     return None
@@ -175,10 +177,18 @@ def _is_at(path: Path, descriptor: int) -> bool:
         return False
 
 
+def _is_held(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
 def _read(descriptor: int) -> LockInfo | None:
     """Return what the holder wrote, None if he has not yet."""
     try:
-        return LockInfo(**json.loads(os.pread(descriptor, 64 * _RECORD_BYTES, 0)))
+        return LockInfo(**json.loads(os.pread(descriptor, _MOST_BYTES, 0).partition(b"\n")[0]))
     except (ValueError, TypeError):
         return None
 
