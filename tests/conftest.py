@@ -90,7 +90,7 @@ def nothing_left_behind() -> Iterator[None]:
     """Fail any test that leaves a process, a thread, or a shared-memory segment."""
     before = (set(_descendants()), set(threading.enumerate()), _segments())
     yield
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 5.0
     while (left := _left_over(before)) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not left, f"left behind: {left}"
