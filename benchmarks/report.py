@@ -1,0 +1,162 @@
+"""What all benchmarks share: the percentiles they quote, what must be known to repeat them, and the two forms of a
+report, one line of JSON on stdout and a table on stderr. Runs in the benchmark's main thread after the measuring.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import orion
+
+_PACKAGES = ("onnxruntime", "numpy", "opencv-python-headless", "msgpack")
+
+Row = dict[str, Any]
+"""One line of a table: strings name what was measured, numbers say what came out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How durations are distributed, in milliseconds."""
+
+    count: int
+    min_ms: float
+    """The least that interference of other processes left."""
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A limit that a figure is held to; `measured` must not pass `limit`."""
+
+    name: str
+    measured: float
+    limit: float
+
+    @property
+    def met(self) -> bool:
+        """Return whether the figure keeps to the limit."""
+        return self.measured <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one benchmark found. `settings` is all that was chosen; `models` is by role, from `describe_model`."""
+
+    name: str
+    settings: Mapping[str, Any]
+    rows: Sequence[Row]
+    bars: Sequence[Bar] = ()
+    models: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        """Return the whole report as one line."""
+        content = {
+            "benchmark": self.name,
+            "machine": machine(),
+            "versions": versions(),
+            "models": self.models,
+            "settings": self.settings,
+            "results": self.rows,
+            "bars": [asdict(bar) | {"met": bar.met} for bar in self.bars],
+        }
+        return json.dumps(content, separators=(",", ":"))
+
+
+def spread(durations_ms: Sequence[float]) -> Spread:
+    """Return how durations in milliseconds are distributed, at least one; percentiles are interpolated linearly."""
+    least, p50, p95, p99 = (round(float(value), 4) for value in np.percentile(durations_ms, [0, 50, 95, 99]))
+    return Spread(len(durations_ms), least, p50, p95, p99)
+
+
+def machine() -> dict[str, Any]:
+    """Return what this machine is, and how busy it has been: the load averages of 1, 5 and 15 minutes."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_mb": round(pages / 1e6),
+        "system": platform.platform(),
+        "load": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Orion, Python and the packages that do the work."""
+    found = {"orion": orion.__version__, "python": platform.python_version()}
+    return found | {name: metadata.version(name) for name in _PACKAGES}
+
+
+def describe_model(path: Path) -> dict[str, str]:
+    """Return a model file's name and SHA-256."""
+    with path.open("rb") as file:
+        return {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def add_plot_option(parser: argparse.ArgumentParser) -> None:
+    """Give a benchmark the option that `publish` serves."""
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the medians (png, svg, pdf; extra `plot`)")
+
+
+def publish(report: Report, plot: Path | None = None, plotted: str = "p50_ms") -> None:
+    """Print the JSON line and the table; with `plot` draw the column `plotted` into that file."""
+    console = Console(stderr=True)
+    console.print(_table(report))
+    for bar in report.bars:
+        verdict = "met" if bar.met else "MISSED"
+        console.print(f"{bar.name}: {bar.measured:.3f}, limit {bar.limit:.3f}: {verdict}", highlight=False)
+    print(report.as_json(), flush=True)
+    if plot is not None:
+        _draw(report, plot, plotted)
+
+
+def _table(report: Report) -> Table:
+    table = Table(title=report.name)
+    columns = list(dict.fromkeys(name for row in report.rows for name in row))
+    for name in columns:
+        numeric = any(isinstance(row.get(name), int | float) for row in report.rows)
+        table.add_column(name, justify="right" if numeric else "left")
+    for row in report.rows:
+        table.add_row(*(_cell(row.get(name)) for name in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _draw(report: Report, path: Path, plotted: str) -> None:
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, needed by who wants plots
+    except ImportError:
+        sys.exit("plots need matplotlib: pip install 'orion-sensor[plot]'")
+    rows = [row for row in report.rows if row.get(plotted) is not None]
+    labels = [" ".join(value for value in row.values() if isinstance(value, str)) for row in rows]
+    figure = Figure(figsize=(8, 1 + 0.35 * len(rows)), layout="constrained")
+    axes = figure.add_subplot(xlabel=plotted, title=report.name)
+    axes.barh(labels, [row[plotted] for row in rows])
+    axes.invert_yaxis()
+    figure.savefig(path)
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
