@@ -80,7 +80,8 @@ def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: fl
     column = np.concatenate(columns)
     centre_size = head[:4, column].T.astype(np.float32)
     half = centre_size[:, 2:] / 2
-    xyxy = np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+    with np.errstate(invalid="ignore"):
+        xyxy = np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
     return Candidates(xyxy, head[4 + classes, column].astype(np.float32), classes)
 
 

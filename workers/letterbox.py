@@ -15,9 +15,6 @@ GREY = 114
 
 _TO_UNIT = np.float32(1 / 255)
 
-Boxes = NDArray[np.float32]
-"""(N, 4) x1, y1, x2, y2; what the coordinates are pixels of is said where it is used."""
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -29,7 +26,7 @@ class Placement:
     height: int
     crop: Crop
 
-    def to_frame(self, xyxy: Boxes) -> NDArray[np.float64]:
+    def to_frame(self, xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map boxes (N, 4) from input pixels to frame pixels.
 
         Each axis has the scale that the resize really had, so this is the exact inverse although sizes are truncated.

@@ -1,0 +1,100 @@
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from orion.messages import Crop, Pixels, SessionSize
+from workers.letterbox import GREY, Letterbox, place
+
+
+@st.composite
+def crops(draw: st.DrawFn) -> tuple[Crop, tuple[int, int]]:
+    """Draw a frame between 16x16 and 8K and a piece of it for either session."""
+    width, height = draw(st.integers(16, 7680)), draw(st.integers(16, 4320))
+    x, y = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    inner = draw(st.integers(1, width - x)), draw(st.integers(1, height - y))
+    size: SessionSize = draw(st.sampled_from([320, 640]))
+    return Crop(x, y, *inner, size), (width, height)
+
+
+@given(crops(), st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_the_way_back_is_the_inverse(drawn: tuple[Crop, tuple[int, int]], shares: list[float]) -> None:
+    crop, (width, height) = drawn
+    box = np.array([shares]) * np.array([width, height, width, height])
+    placement = place(crop)
+    assert np.abs(placement.to_frame(placement.to_input(box)) - box).max() < 0.01
+
+
+@given(crops())
+def test_the_crop_fills_its_place(drawn: tuple[Crop, tuple[int, int]]) -> None:
+    """Its corners go to the corners of a place inside the square, as long as the square on one side, and centred."""
+    crop, _ = drawn
+    side = crop.model
+    placement = place(crop)
+    corners = np.array([[crop.x, crop.y, crop.x + crop.width, crop.y + crop.height]], np.float64)
+    left, top, right, bottom = placement.to_input(corners)[0]
+    assert (round(left), round(top)) == (placement.left, placement.top)
+    assert (round(right - left), round(bottom - top)) == (placement.width, placement.height)
+    assert max(placement.width, placement.height) == side
+    assert 0 <= side - placement.width - 2 * placement.left <= 1
+    assert 0 <= side - placement.height - 2 * placement.top <= 1
+    exact = min(crop.width, crop.height) * side / max(crop.width, crop.height)
+    assert exact - 1 < min(placement.width, placement.height) <= max(1.0, exact)
+
+
+def reference(frame: Pixels, size: int) -> NDArray[np.float32]:
+    """Letterbox a whole BGR frame in the plainest way."""
+    height, width = frame.shape[:2]
+    gain = min(size / width, size / height)
+    inner = int(width * gain + 1e-9), int(height * gain + 1e-9)
+    canvas = np.full((size, size, 3), GREY, np.uint8)
+    left, top = (size - inner[0]) // 2, (size - inner[1]) // 2
+    canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(frame, inner, interpolation=cv2.INTER_LINEAR)
+    return canvas[..., ::-1].transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+
+
+@pytest.mark.parametrize("size", [320, 640])
+@pytest.mark.parametrize("half", [False, True])
+def test_pixels_are_those_of_the_plain_letterbox(size: SessionSize, half: bool) -> None:
+    """Also where an odd number of pixels becomes one, after another shape was there before, and for crops."""
+    random = np.random.default_rng(1)
+    tensor = np.zeros((1, 3, size, size), np.float16 if half else np.float32)
+    letterbox = Letterbox(tensor)
+    for width, height in [(size * 3, size * 3 // 2), (500, 375), (375, 500), (size, size), (1920, 1080), (33, 17)]:
+        frame = random.integers(0, 256, (height, width, 3), np.uint8)
+        letterbox.fill(frame, Crop(0, 0, width, height, size))
+        assert np.abs(tensor - reference(frame, size)).max() <= (5e-4 if half else 1e-6)
+        piece = Crop(width // 5, height // 7, width // 2, height // 3, size)
+        letterbox.fill(frame, piece)
+        inside = frame[piece.y : piece.y + piece.height, piece.x : piece.x + piece.width]
+        assert np.abs(tensor - reference(inside, size)).max() <= (5e-4 if half else 1e-6)
+
+
+def test_nothing_large_is_allocated_once_it_has_seen_the_shape() -> None:
+    frame = np.zeros((1080, 1920, 3), np.uint8)
+    letterbox = Letterbox(np.zeros((1, 3, 640, 640), np.float32))
+    crop = Crop(0, 0, 1920, 1080, 640)
+    letterbox.fill(frame, crop)
+    tracemalloc.start()
+    letterbox.fill(frame, crop)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 200_000
+
+
+@settings(max_examples=30)
+@given(crops())
+def test_any_crop_of_any_frame_can_be_filled(drawn: tuple[Crop, tuple[int, int]]) -> None:
+    crop, (width, height) = drawn
+    frame = np.broadcast_to(np.full(3, 255, np.uint8), (1, 1, 3))
+    tensor = np.zeros((1, 3, crop.model, crop.model), np.float32)
+    whole = np.ascontiguousarray(np.broadcast_to(frame, (min(height, 600), min(width, 600), 3)))
+    x, y = crop.x % whole.shape[1], crop.y % whole.shape[0]
+    piece = Crop(x, y, min(crop.width, whole.shape[1] - x), min(crop.height, whole.shape[0] - y), crop.model)
+    placement = Letterbox(tensor).fill(whole, piece)
+    bright = tensor[0] > 0.9
+    assert bright.sum() == 3 * placement.width * placement.height

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orion.errors import ModelError
+from orion.messages import DetectorSpec, DetectRequest
+from tests.models import COCO_LIKE, placed, seeing
+from workers.choice import agree, load_chosen
+from workers.decode import Candidates
+from workers.pair import SessionPair
+from workers.person import PersonDetector
+from workers.session import Session, describe, installed_providers
+
+BOXES = [[100.0, 200.0, 180.0, 300.0, 0.9, 0.0], [300.0, 200.0, 380.0, 300.0, 0.8, 2.0]]
+FRAME = np.zeros((640, 640, 3), np.uint8)
+
+
+def spec(large: Path, small: Path | None = None, provider: str = "cpu", *classes: str) -> DetectorSpec:
+    return DetectorSpec(
+        str(large), None if small is None else str(small), 0.4, 0.45, classes or ("person",), provider, threads=1
+    )
+
+
+@pytest.mark.parametrize("layout", ["grid", "end2end"])
+@pytest.mark.parametrize("form", ["plain", "half", "dynamic"])
+def test_every_kind_of_export_gives_the_same_boxes(tmp_path: Path, layout: str, form: str) -> None:
+    half, dynamic = form == "half", form == "dynamic"
+    path = placed(tmp_path / "m.onnx", 640, BOXES, names=COCO_LIKE, layout=layout, half=half, dynamic=dynamic)
+    detector = PersonDetector(spec(path, None, "cpu", "person", "car"))
+    found = detector.process(FRAME, DetectRequest("cam0", 0.0)).detections
+    assert found.xywh.tolist() == [[100, 200, 80, 100], [300, 200, 80, 100]]
+    assert found.confidence == pytest.approx([0.9, 0.8], abs=0.001)
+    assert found.class_id.tolist() == [0, 2]
+    assert detector.info.labels == ((0, "person"), (2, "car"))
+    card = describe(str(path))
+    assert (card.layout, card.half, card.side) == (layout, half, None if dynamic else 640)
+
+
+def test_an_eight_bit_file_runs(tmp_path: Path) -> None:
+    """Its head has one scale a row: places in steps of 2.7 pixels."""
+    path = placed(tmp_path / "m.onnx", 640, BOXES, names=COCO_LIKE, eight_bit=True)
+    found = PersonDetector(spec(path)).process(FRAME, DetectRequest("cam0", 0.0)).detections
+    assert np.abs(found.xywh - [[100, 200, 80, 100]]).max() <= 3
+    assert found.confidence == pytest.approx([0.9], abs=0.01)
+
+
+def test_a_class_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    path = placed(tmp_path / "cats.onnx", 640, BOXES[:1], names=("cat", "dog"))
+    with pytest.raises(ModelError, match=r"cats.onnx: expected a class named 'person', found cat, dog"):
+        SessionPair.load(spec(path))
+
+
+def test_a_pair_is_of_one_family_and_of_the_right_sizes(tmp_path: Path) -> None:
+    large, small = seeing(tmp_path / "yolo11n_640.onnx", 640), seeing(tmp_path / "yolo11n_320.onnx", 320)
+    pair = SessionPair.load(spec(large, small))
+    assert [(session.size, session.path) for session in pair.info.sessions] == [(640, str(large)), (320, str(small))]
+    assert all(len(session.sha256) == 64 and session.warm_ms > 0 for session in pair.info.sessions)
+    assert pair.info.cost_ratio >= 1
+    with pytest.raises(ModelError, match=r"yolo11n_320.onnx: expected an input of 640x640, found 320x320"):
+        SessionPair.load(spec(small, large))
+    stranger = seeing(tmp_path / "yolov8n_320.onnx", 320)
+    with pytest.raises(ModelError, match=r"yolov8n_320.onnx: expected the model_name of .*, yolo11n, found yolov8n"):
+        SessionPair.load(spec(large, stranger))
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    whole = seeing(tmp_path / "whole.onnx", 640).read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(whole[:-200])
+    with pytest.raises(ModelError, match=r"cut.onnx: onnxruntime cannot use it"):
+        Session(str(tmp_path / "cut.onnx"), 640, "cpu", threads=1)
+
+
+def test_the_output_is_kept_and_overwritten(tmp_path: Path) -> None:
+    session = Session(str(seeing(tmp_path / "m.onnx", 320)), 320, "cpu", threads=1)
+    first = session.run()
+    before = first.copy()
+    session.tensor[0, 0, 100:200, 50:150] = 1
+    assert session.run() is first
+    assert not np.array_equal(first, before)
+
+
+def test_a_swap_changes_the_model_between_frames(tmp_path: Path) -> None:
+    detector = PersonDetector(spec(placed(tmp_path / "yolo11n.onnx", 640, BOXES[:1])))
+    other = SessionPair.load(spec(placed(tmp_path / "yolo11s.onnx", 640, [[0, 0, 50, 60, 0.7, 0]])))
+    assert detector.info.model_name == "yolo11n"
+    detector.swap(other)
+    assert detector.info.model_name == "yolo11s"
+    assert detector.process(FRAME, DetectRequest("cam0", 0.0)).detections.xywh.tolist() == [[0, 0, 50, 60]]
+    detector.close()
+
+
+def test_cpu_is_always_there_and_last() -> None:
+    assert installed_providers()[-1] == "cpu"
+
+
+def test_a_provider_that_is_not_installed_gives_way_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if "tensorrt" in installed_providers():
+        pytest.skip("this onnxruntime has TensorRT")
+    lanes = load_chosen(spec(seeing(tmp_path / "m.onnx", 640), None, "tensorrt"))
+    assert lanes[640].session.info.provider == "cpu"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    with pytest.raises(ModelError, match=r"expected a provider among auto, .*, found 'quantum'"):
+        load_chosen(spec(seeing(tmp_path / "m.onnx", 640), None, "quantum"))
+
+
+def test_auto_chooses_what_agrees_with_cpu_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With whatever is installed here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    asked = spec(seeing(tmp_path / "m.onnx", 640), None, "auto")
+    first = load_chosen(asked)[640].session.info.provider
+    assert first in installed_providers()
+    assert load_chosen(asked)[640].session.info.provider == first
+    assert (tmp_path / "cache").exists() == (len(installed_providers()) > 1)
+
+
+@pytest.mark.parametrize(
+    ("shift_px", "score", "class_id", "same"),
+    [(0, 0.9, 0, True), (1, 0.915, 0, True), (9, 0.9, 0, False), (0, 0.87, 0, False), (0, 0.9, 1, False)],
+)
+def test_agreement_is_about_place_score_and_class(shift_px: float, score: float, class_id: int, same: bool) -> None:
+    def one(x: float, confidence: float, number: int) -> Candidates:
+        box = np.array([[x, 50, x + 100, 250]], np.float32)
+        return Candidates(box, np.array([confidence], np.float32), np.array([number], np.int32))
+
+    assert agree(one(100, 0.9, 0), one(100 + shift_px, score, class_id)) is same
