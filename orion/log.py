@@ -6,12 +6,13 @@ any thread.
 import json
 import logging
 import re
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 from orion import uri
 
@@ -77,9 +78,15 @@ class CollapsingHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to stderr; warnings and errors go through a Collapser. `now_s` is a monotonic clock."""
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
+        # Not StreamHandler's: it would keep the stderr of now, past the live view, which takes stderr over for a time.
+        logging.Handler.__init__(self)
         self._collapser = Collapser()
         self._now_s = now_s
+
+    @property
+    def stream(self) -> TextIO:
+        """Return what stderr is at the moment."""
+        return sys.stderr
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, or count it."""

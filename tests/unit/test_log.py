@@ -35,9 +35,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def handler(clock: Clock) -> CollapsingHandler:
+def handler(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> CollapsingHandler:
     handler = CollapsingHandler(clock)
-    handler.setStream(io.StringIO())
+    # Set after the handler was made: it must write to what stderr is then, as when a live view takes it over.
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     handler.setFormatter(logging.Formatter("%(message)s"))
     return handler
 
