@@ -1,6 +1,5 @@
 """Log lines: one for each event, without credentials, and repeated complaints as a number."""
 
-import io
 import json
 import logging
 import sys
@@ -35,18 +34,27 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def handler(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> CollapsingHandler:
+def handler(clock: Clock) -> CollapsingHandler:
     handler = CollapsingHandler(clock)
-    # Set after the handler was made: it must write to what stderr is then, as when a live view takes it over.
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
     handler.setFormatter(logging.Formatter("%(message)s"))
     return handler
 
 
-def written(handler: CollapsingHandler) -> list[str]:
-    stream = handler.stream
-    assert isinstance(stream, io.StringIO)
-    return stream.getvalue().splitlines()
+class Written:
+    """What was written to stderr so far, line by line."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._text = ""
+
+    def __call__(self) -> list[str]:
+        self._text += self._capsys.readouterr().err
+        return self._text.splitlines()
+
+
+@pytest.fixture
+def written(capsys: pytest.CaptureFixture[str]) -> Written:
+    return Written(capsys)
 
 
 def test_text_is_time_level_text() -> None:
@@ -129,26 +137,26 @@ def test_a_collapser_keeps_a_bounded_number() -> None:
     assert collapser.admit(record("lost 0"), 0)
 
 
-def test_the_handler_writes_repeats_as_a_number(handler: CollapsingHandler, clock: Clock) -> None:
+def test_the_handler_writes_repeats_as_a_number(handler: CollapsingHandler, clock: Clock, written: Written) -> None:
     for _ in range(5):
         handler.handle(record("lost"))
-    assert written(handler) == ["lost"]
+    assert written() == ["lost"]
     clock.now_s = log.WINDOW_S
     handler.handle(record("other", level=logging.INFO))
-    assert written(handler) == ["lost", "repeated 4 times: lost", "other"]
+    assert written() == ["lost", "repeated 4 times: lost", "other"]
 
 
-def test_the_handler_repeats_what_is_no_complaint(handler: CollapsingHandler) -> None:
+def test_the_handler_repeats_what_is_no_complaint(handler: CollapsingHandler, written: Written) -> None:
     for _ in range(3):
         handler.handle(record("tick", level=logging.INFO))
-    assert written(handler) == ["tick"] * 3
+    assert written() == ["tick"] * 3
 
 
-def test_closing_writes_what_was_only_counted(handler: CollapsingHandler) -> None:
+def test_closing_writes_what_was_only_counted(handler: CollapsingHandler, written: Written) -> None:
     handler.handle(record("lost"))
     handler.handle(record("lost"))
     handler.close()
-    assert written(handler) == ["lost", "repeated 1 times: lost"]
+    assert written() == ["lost", "repeated 1 times: lost"]
 
 
 @pytest.fixture
