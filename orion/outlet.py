@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -56,11 +57,11 @@ class Painter:
 
     def close(self, timeout_s: float) -> None:
         """Paint what is left and end the thread."""
-        try:
+        with suppress(queue.Full):
             self._work.put(None, timeout=timeout_s)
-        except queue.Full:
-            return
-        self._thread.join(timeout_s)
+            self._thread.join(timeout_s)
+        if self.left_out:
+            _log.warning("%d pictures were left out: they came faster than they could be saved", self.left_out)
 
     def _paint_all(self) -> None:
         while (work := self._work.get()) is not None:

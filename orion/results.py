@@ -3,10 +3,11 @@ written to beside. `publishable` is pure; the writer has a thread of its own, so
 a pipe never holds a frame up.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from io import FileIO
@@ -16,6 +17,8 @@ from typing import Any
 from orion.errors import SourceError
 from orion.ledger import Lease
 from orion.messages import DetectorInfo, FrameResult, Outcome, Region, RoiProcessing
+
+_log = logging.getLogger(__name__)
 
 _QUEUE_LIMIT = 10_000
 
@@ -135,11 +138,11 @@ class ResultWriter:
 
     def close(self, timeout_s: float) -> bool:
         """Write what is left and end the thread; return whether that was done in time."""
-        try:
+        with suppress(queue.Full):
             self._lines.put(None, timeout=timeout_s)
-        except queue.Full:
-            return False
-        self._thread.join(timeout_s)
+            self._thread.join(timeout_s)
+        if self.lost:
+            _log.warning("%d results could not be written to the results file", self.lost)
         return not self._thread.is_alive()
 
     def _open(self, target: Path | int) -> FileIO:
