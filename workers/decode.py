@@ -55,10 +55,10 @@ def decode(raw: NDArray[np.floating], rules: Rules, placement: Placement, frame_
         return Detections.empty()
     found = found.take(np.argsort(-found.confidence, kind="stable")[:_MAX_CANDIDATES])
     if rules.layout == "grid":
-        found = found.take(_suppress_by_class(found, rules.iou))
+        found = found.take(_suppress_by_class(found, rules))
     width, height = frame_size
     limits = np.array([width, height, width, height])
-    edges = np.rint(np.clip(placement.to_frame(found.xyxy), 0, limits)).astype(np.int32)
+    edges = np.rint(np.minimum(np.maximum(placement.to_frame(found.xyxy), 0), limits)).astype(np.int32)
     visible = np.flatnonzero(_has_area(edges))[:MAX_DETECTIONS]
     edges, found = edges[visible], found.take(visible)
     xywh = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1)
@@ -96,9 +96,9 @@ def _has_area(xyxy: NDArray[Any]) -> NDArray[np.bool_]:
     return (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
 
 
-def _suppress_by_class(found: Candidates, iou: float) -> NDArray[np.intp]:
+def _suppress_by_class(found: Candidates, rules: Rules) -> NDArray[np.intp]:
     kept = [
-        members[suppress(found.xyxy[members], found.confidence[members], iou)]
-        for members in (np.flatnonzero(found.class_id == class_id) for class_id in np.unique(found.class_id))
+        members[suppress(found.xyxy[members], found.confidence[members], rules.iou)]
+        for members in (np.flatnonzero(found.class_id == class_id) for class_id in rules.class_ids)
     ]
-    return np.sort(np.concatenate(kept)) if kept else np.empty(0, np.intp)
+    return np.sort(np.concatenate(kept))

@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from orion.errors import ModelError
+from orion.messages import SessionSize
+from tests.models import seeing
+from workers import catalogue, catalogue_cli, export
+
+
+def exporter(model: str, size: SessionSize, folder: Path) -> Path:
+    """Write a small model where Ultralytics would."""
+    return seeing(folder / f"{Path(model).stem}.onnx", size, description="Ultralytics YOLO11n model")
+
+
+def test_a_pair_with_fixed_names_and_a_manifest_comes_out(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"models": [{"file": "other.onnx", "sha256": "x"}]}')
+    made = export.export("yolo11n", tmp_path / "", exporter)
+    assert [path.name for path in made] == ["yolo11n_fp32_640.onnx", "yolo11n_fp32_320.onnx"]
+    found = catalogue.resolve(tmp_path, "n")
+    assert (found.model_640, found.model_320) == (str(made[0]), str(made[1]))
+    listed = json.loads((tmp_path / "manifest.json").read_text())["models"]
+    assert [entry["file"] for entry in listed] == ["other.onnx", *(path.name for path in made)]
+    assert {entry["sha256"] for entry in listed[1:]} == {entry.sha256 for entry in catalogue.list_folder(tmp_path)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "manifest.json",
+        "yolo11n_fp32_320.onnx",
+        "yolo11n_fp32_640.onnx",
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["other size", "not a model"])
+def test_what_does_not_run_leaves_nothing(tmp_path: Path, wrong: str) -> None:
+    def broken(model: str, size: SessionSize, folder: Path) -> Path:
+        path = exporter(model, 640, folder)
+        if wrong == "not a model":
+            path.write_bytes(path.read_bytes()[:100])
+        return path
+
+    with pytest.raises(ModelError):
+        export.export("yolo11n", tmp_path, broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_the_commands_are_told() -> None:
+    told = "\n".join(export.commands("yolo11n", Path("models")))
+    assert "yolo export model=yolo11n.pt format=onnx imgsz=640 && mv yolo11n.onnx models/yolo11n_fp32_640.onnx" in told
+    assert "imgsz=320" in told
+    assert "pip install 'orion-sensor[export]' && orion models export yolo11n" in told
+
+
+def test_the_command_line_shows_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export.export("yolo11n", tmp_path, exporter)
+    assert catalogue_cli.main(["list", str(tmp_path)]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[0].startswith("yolo11n_fp32_320.onnx")
+    assert listed[0].endswith("yolo11n, input 320x320 float32, grid head, 1 class")
+    assert catalogue_cli.main(["inspect", str(tmp_path / "yolo11n_fp32_640.onnx")]) == 0
+    assert capsys.readouterr().out == "yolo11n, input 640x640 float32, grid head, 1 class\n"
+    assert catalogue_cli.main(["verify", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("yolo11n          runs: 640 in ")
+    assert catalogue_cli.main(["resolve", str(tmp_path), "n"]) == 0
+    assert json.loads(capsys.readouterr().out)["model_320"] == str(tmp_path / "yolo11n_fp32_320.onnx")
+
+
+def test_the_command_line_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"")
+    assert catalogue_cli.main(["list", str(tmp_path)]) == 0
+    assert "unusable: " in capsys.readouterr().out
+    assert catalogue_cli.main(["verify", str(tmp_path)]) == 1
+    assert catalogue_cli.main(["resolve", str(tmp_path), "n"]) == 4
+    assert "expected a model of size n, found broken.onnx (unusable)" in capsys.readouterr().err
+    assert catalogue_cli.main(["inspect", str(tmp_path / "broken.onnx")]) == 4

@@ -1,0 +1,96 @@
+"""Makes a pair of ONNX files, at 320 and 640, from YOLO weights. Runs in the short-lived process of `orion models
+export`. Everything is written into a hidden folder beside the models and renamed at the end, so that nothing half-done
+is ever picked up.
+"""
+
+import importlib
+import importlib.util
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orion.errors import ModelError
+from orion.messages import DetectorSpec, SessionSize
+from workers.lane import load_lanes
+from workers.session import sha256
+
+LICENCE = (
+    "YOLO weights of Ultralytics are licensed under AGPL-3.0 (commercial licences from Ultralytics): "
+    "https://ultralytics.com/license"
+)
+MANIFEST = "manifest.json"
+_SIZES: tuple[SessionSize, SessionSize] = (640, 320)
+
+Exporter = Callable[[str, SessionSize, Path], Path]
+"""Writes the ONNX file of a model for one input size somewhere below a folder, and returns its path."""
+
+
+def export(model: str, folder: Path, exporter: Exporter) -> list[Path]:
+    """Make `NAME_fp32_640.onnx` and `NAME_fp32_320.onnx` in `folder` from `model`, a name as `yolo11n` or a .pt file.
+
+    Both are loaded and run once before they take their names; files of the same names are replaced, and the folder's
+    manifest gets their SHA-256. Raises ModelError when they are no pair that runs; then nothing has changed.
+    """
+    name = Path(model).stem
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as hidden:
+        made = {size: _make(name, size, Path(hidden), exporter, model) for size in _SIZES}
+        load_lanes(DetectorSpec(str(made[640]), str(made[320]), 0.5, 0.45, (), "cpu", threads=1), "cpu")
+        manifest = _manifest(folder, list(made.values()))
+        beside = Path(hidden) / MANIFEST
+        beside.write_text(json.dumps(manifest, indent=2) + "\n")
+        final = [path.replace(folder / path.name) for path in made.values()]
+        beside.replace(folder / MANIFEST)
+    return final
+
+
+def ultralytics_exporter(model: str, folder: Path) -> Exporter:
+    """Return the exporter that Ultralytics provides. Raises ModelError with the commands to type when it is absent."""
+    if importlib.util.find_spec("ultralytics") is None:
+        raise ModelError("\n".join(["expected the package ultralytics, found none; either:", *commands(model, folder)]))
+    return _export_with_ultralytics
+
+
+def commands(model: str, folder: Path) -> list[str]:
+    """Return the shell commands that make the pair, here with the extra or on any machine without Orion."""
+    name = Path(model).stem
+    weights = model if model.endswith(".pt") else f"{model}.pt"
+    elsewhere = [
+        f"yolo export model={weights} format=onnx imgsz={size} && mv {name}.onnx {folder}/{name}_fp32_{size}.onnx"
+        for size in _SIZES
+    ]
+    return [
+        f"  pip install 'orion-sensor[export]' && orion models export {model}",
+        "or, where you like:",
+        *[f"  {line}" for line in ["pip install ultralytics", *elsewhere]],
+    ]
+
+
+def _make(name: str, size: SessionSize, hidden: Path, exporter: Exporter, model: str) -> Path:
+    room = hidden / str(size)
+    room.mkdir()
+    return exporter(model, size, room).replace(hidden / f"{name}_fp32_{size}.onnx")
+
+
+def _export_with_ultralytics(model: str, size: SessionSize, folder: Path) -> Path:
+    yolo: Any = importlib.import_module("ultralytics").YOLO
+    weights = Path(model)
+    if weights.suffix == ".pt":
+        # Ultralytics writes beside the weights, wherever those are.
+        shutil.copy(weights, folder / weights.name)
+    target = folder / f"{weights.stem}.pt"
+    return Path(yolo(str(target)).export(format="onnx", imgsz=size))
+
+
+def _manifest(folder: Path, made: list[Path]) -> dict[str, object]:
+    """Return the folder's manifest with the entries of `made` added or replaced."""
+    known: list[dict[str, object]] = []
+    path = folder / MANIFEST
+    if path.is_file():
+        known = json.loads(path.read_text()).get("models", [])
+    fresh = [{"file": file.name, "sha256": sha256(str(file)), "bytes": file.stat().st_size} for file in made]
+    names = {file.name for file in made}
+    return {"models": [entry for entry in known if entry.get("file") not in names] + fresh}
