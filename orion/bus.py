@@ -314,7 +314,7 @@ class Bus:
                 self._receive(signal)
             case Lost():
                 for lane in (self._health, self._results):
-                    lane.disconnected()
+                    lane.disconnected(self._clock())
                 self._reporter.lost(signal)
 
     def _receive(self, message: Received) -> None:

@@ -61,7 +61,7 @@ class Lane:
         self._sent_rows: dict[int, int] = {}
         self._fetched: deque[tuple[int, OutgoingMessage]] = deque()
         self._cursor = 0
-        self._done: list[int] = []
+        self._done: set[int] = set()
         self._opens_at: float | None = None
         self._was_connected = False
         self._outbox_retry_at = 0.0
@@ -103,8 +103,10 @@ class Lane:
         self._opens_at = now + self._settle_s if leftovers else now
         self._was_connected = True
 
-    def disconnected(self) -> None:
+    def disconnected(self, now: float) -> None:
         """Take back what the broker has not acknowledged."""
+        if self._done:
+            self._remove_done(now)
         self._opens_at = None
         self._waiting.extendleft(reversed(self._sent.values()))
         self._sent.clear()
@@ -140,7 +142,7 @@ class Lane:
             row = self._sent_rows.pop(mid, None)
             if row is None:
                 return False
-            self._done.append(row)
+            self._done.add(row)
         self._acknowledged += 1
         return True
 
@@ -226,29 +228,34 @@ class Lane:
         return self._outbox is not None and self._outbox.last_row > self._cursor
 
     def _fetch(self, now: float) -> bool:
+        """Have the next messages of the outbox at hand; returns whether there are any."""
         assert self._outbox is not None
-        if not self._fetched and now >= self._outbox_retry_at:
-            try:
-                self._fetched.extend(self._outbox.read(self._cursor, _WINDOW))
-            except OutboxError as error:
-                self._outbox_failed(error, now)
-                return False
-            if not self._fetched:
-                # The newest messages went over the bound while the older ones were on the wire.
-                self._cursor = self._outbox.last_row
+        if now < self._outbox_retry_at:
+            return bool(self._fetched)
+        try:
+            while not self._fetched and self._unread_rows():
+                read = self._outbox.read(self._cursor, _WINDOW)
+                # Done and still there: it could not be removed.
+                self._fetched.extend((row, message) for row, message in read if row not in self._done)
+                if not self._fetched:
+                    self._cursor = read[-1][0] if read else self._outbox.last_row
+        except OutboxError as error:
+            self._outbox_failed(error, now)
         return bool(self._fetched)
 
     def _remove_done(self, now: float) -> None:
         assert self._outbox is not None
         self._remove_at = now + _REMOVE_AFTER_S
         try:
-            self._outbox.remove(self._done)
+            if self._rows_held():
+                self._outbox.remove(self._done)
+            else:
+                self._outbox.clear()
+                self._cursor = 0
         except OutboxError as error:
             self._outbox_failed(error, now)
             return
         self._done.clear()
-        if not len(self._outbox):
-            self._cursor = 0
 
     def _outbox_failed(self, error: OutboxError, now: float) -> None:
         self.outbox_fault = str(error)

@@ -70,9 +70,9 @@ class Outbox:
             with _as_outbox_error(self._path):
                 self._open()
         except OutboxError as error:
-            if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
-                error.__cause__, sqlite3.OperationalError
-            ):
+            cause = error.__cause__
+            # Operational errors are a full disk, a lock, a right that is missing: the file itself may be fine.
+            if not isinstance(cause, sqlite3.DatabaseError) or isinstance(cause, sqlite3.OperationalError):
                 raise
             aside = self._path.with_name(self._path.name + ".unreadable")
             self._discard(rename_to=aside)
@@ -107,12 +107,15 @@ class Outbox:
             return [(row, OutgoingMessage(topic, payload, qos)) for row, topic, payload, qos in found]
 
     def remove(self, rows: Iterable[int]) -> None:
-        """Forget messages that have arrived; rows that are gone already do no harm. With the last goes the file."""
+        """Forget messages that have arrived; rows that are gone already do no harm."""
         with _as_outbox_error(self._path), self._open() as database:
             before = database.total_changes
             database.executemany("DELETE FROM message WHERE row = ?", ((row,) for row in rows))
         self._count -= database.total_changes - before
-        self._remove_if_empty()
+
+    def clear(self) -> None:
+        """Forget all messages by removing the file, which works on a full disk too."""
+        self._discard()
 
     def close(self) -> None:
         """Close the file, and remove it when it is empty."""
@@ -148,7 +151,8 @@ class Outbox:
         with _as_outbox_error(self._path):
             if rename_to is not None:
                 self._path.replace(rename_to)
-            for name in (self._path.name, f"{self._path.name}-wal", f"{self._path.name}-shm"):
+            # The log goes first: without its database it would be taken for the log of the next one.
+            for name in (f"{self._path.name}-wal", f"{self._path.name}-shm", self._path.name):
                 self._path.with_name(name).unlink(missing_ok=True)
 
 
@@ -162,6 +166,10 @@ def _prepare(database: sqlite3.Connection) -> None:
         database.executescript(_SCHEMA)
     elif version != _VERSION:
         raise sqlite3.DatabaseError(f"written by another version of Orion ({version})")
+    else:
+        (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
 
 
 @contextlib.contextmanager
