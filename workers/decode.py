@@ -3,7 +3,6 @@ scores are scanned once, and only columns above the threshold are read further.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,9 @@ MAX_DETECTIONS = 300
 
 _MAX_CANDIDATES = 3000
 """Most boxes that suppression looks at, best first, so that a threshold near zero cannot stall a frame."""
+
+_APART = 1e5
+"""Distance between classes in input pixels while boxes are suppressed: more than any box's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +55,28 @@ def decode(raw: NDArray[np.floating], rules: Rules, placement: Placement, frame_
     found = candidates(raw, rules, rules.confidence)
     if len(found.confidence) == 0:
         return Detections.empty()
-    found = found.take(np.argsort(-found.confidence, kind="stable")[:_MAX_CANDIDATES])
+    if rules.layout == "end2end" or len(found.confidence) > _MAX_CANDIDATES:
+        found = found.take(np.argsort(-found.confidence, kind="stable")[:_MAX_CANDIDATES])
     if rules.layout == "grid":
-        found = found.take(_suppress_by_class(found, rules))
+        found = found.take(_suppress_by_class(found, rules.iou))
     width, height = frame_size
-    limits = np.array([width, height, width, height])
-    edges = np.rint(np.minimum(np.maximum(placement.to_frame(found.xyxy), 0), limits)).astype(np.int32)
-    visible = np.flatnonzero(_has_area(edges))[:MAX_DETECTIONS]
-    edges, found = edges[visible], found.take(visible)
-    xywh = np.concatenate([edges[:, :2], edges[:, 2:] - edges[:, :2]], axis=1)
-    return Detections(xywh, found.confidence, found.class_id)
+    edges = np.minimum(np.maximum(placement.to_frame(found.xyxy), 0), (width, height, width, height))
+    whole = np.rint(edges).astype(np.int32)
+    sides = whole[:, 2:] - whole[:, :2]
+    visible = np.flatnonzero((sides > 0).all(axis=1))[:MAX_DETECTIONS]
+    xywh = np.concatenate([whole[:, :2], sides], axis=1)
+    return Detections(xywh[visible], found.confidence[visible], found.class_id[visible])
 
 
 def candidates(raw: NDArray[np.floating], rules: Rules, confidence: float) -> Candidates:
     """Return the boxes of the wanted classes whose score is `confidence` or more; broken ones are left out."""
     read = _grid if rules.layout == "grid" else _end_to_end
-    found = read(raw[0], rules.class_ids, confidence)
-    sound = np.isfinite(found.xyxy).all(axis=1) & np.isfinite(found.confidence)
-    return found.take(np.flatnonzero(sound & _has_area(found.xyxy)))
+    with np.errstate(invalid="ignore"):
+        found = read(raw[0], rules.class_ids, confidence)
+        sides = found.xyxy[:, 2:] - found.xyxy[:, :2]
+        # A comparison with NaN is false.
+        sound = ((sides > 0) & (sides < np.inf)).all(axis=1) & (found.confidence < np.inf)
+    return found if sound.all() else found.take(np.flatnonzero(sound))
 
 
 def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: float) -> Candidates:
@@ -78,10 +84,9 @@ def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: fl
     columns = [np.flatnonzero(head[4 + class_id] >= confidence) for class_id in class_ids]
     classes = np.repeat(np.array(class_ids, np.int32), [len(part) for part in columns])
     column = np.concatenate(columns)
-    centre_size = head[:4, column].T.astype(np.float32)
-    half = centre_size[:, 2:] / 2
-    with np.errstate(invalid="ignore"):
-        xyxy = np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+    x, y, width, height = head[:4, column].astype(np.float32)
+    half_width, half_height = width / 2, height / 2
+    xyxy = np.array([x - half_width, y - half_height, x + half_width, y + half_height]).T
     return Candidates(xyxy, head[4 + classes, column].astype(np.float32), classes)
 
 
@@ -92,13 +97,7 @@ def _end_to_end(head: NDArray[np.floating], class_ids: tuple[int, ...], confiden
     return Candidates(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32))
 
 
-def _has_area(xyxy: NDArray[Any]) -> NDArray[np.bool_]:
-    return (xyxy[:, 2] > xyxy[:, 0]) & (xyxy[:, 3] > xyxy[:, 1])
-
-
-def _suppress_by_class(found: Candidates, rules: Rules) -> NDArray[np.intp]:
-    kept = [
-        members[suppress(found.xyxy[members], found.confidence[members], rules.iou)]
-        for members in (np.flatnonzero(found.class_id == class_id) for class_id in rules.class_ids)
-    ]
-    return np.sort(np.concatenate(kept))
+def _suppress_by_class(found: Candidates, iou: float) -> NDArray[np.intp]:
+    """Suppress all classes at once, each moved to a place of its own where it can overlap no other."""
+    apart = (found.class_id * _APART)[:, None]
+    return suppress(found.xyxy + apart, found.confidence, iou)
