@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CODE := orion workers models benchmarks tests
 STAMP := $(VENV)/.ready
 
-.PHONY: run test check format setup clean
+.PHONY: run test check format setup package clean
 
 run: $(STAMP)
 	$(BIN)/python -m orion run
@@ -41,5 +41,15 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
+# What an installed package does: a wheel in an environment of its own, run from an empty folder.
+package: | $(BIN)/python
+	rm -rf build dist $(VENV)-package
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv $(VENV)-package
+	$(VENV)-package/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	folder=$$(mktemp -d) && cd $$folder && \
+	  $(CURDIR)/$(VENV)-package/bin/python -m orion run --frames 30 --every-frame --instance-id package; \
+	  code=$$?; rm -rf $$folder $(CURDIR)/$(VENV)-package $(CURDIR)/build; exit $$code
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-package build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,133 @@
+"""Streams from source to results: pictures that change size, cameras that go and come back, memory that runs out."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orion import ring
+from orion.backoff import Backoff
+from orion.capture import CaptureSettings
+from orion.errors import OrionError, SharedMemoryError
+from orion.stream import RingMaker
+from tests.conftest import missing
+from tests.harness import Collected, scripted_workers, supervised
+from tests.instances import environment
+from tests.servers import MjpegServer, RtspServer
+from tests.videos import jpeg, write_video
+
+QUICK = CaptureSettings(backoff=Backoff(0.1, 1.5, 0.5))
+
+
+def sizes(collected: Collected) -> list[tuple[int, int]]:
+    metadata = [result["data"]["metadata"] for result in collected.results]
+    return [(one["frame_width"], one["frame_height"]) for one in metadata]
+
+
+def test_a_picture_that_changes_size_gets_a_new_ring_and_the_stream_goes_on(tmp_path: Path) -> None:
+    small, large, tall = (320, 240), (640, 480), (200, 400)
+    parts = [jpeg(index, *size) for size in (small, large, tall) for index in range(15)]
+    with (
+        MjpegServer(parts, fps=30) as server,
+        supervised(scripted_workers([""], tmp_path), (server.uri,)) as (supervisor, collected),
+    ):
+        collected.enough = lambda: len(set(sizes(collected))) == 3 and sizes(collected).count(small) > 25
+        supervisor.run()
+        seqs = [result["frame_seq"] for result in collected.results]
+        assert seqs == sorted(set(seqs))
+        assert set(sizes(collected)) == {small, large, tall}
+        own = list(Path("/dev/shm").glob(f"orion.harness.{supervisor.settings.run_id}.*"))
+        assert len(own) <= 2, "rings of earlier sizes were not given back"
+    assert collected.named("stream_lost") == []
+
+
+def test_a_camera_that_goes_away_is_lost_and_restored(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "camera.mp4", frames=600)
+    with (
+        RtspServer(video) as server,
+        supervised(scripted_workers([""], tmp_path), (server.uri,), capture=QUICK) as (supervisor, collected),
+    ):
+        steps = iter(("stop", "start"))
+
+        def next_step() -> bool:
+            if len(collected.results) >= 10 and not collected.named("stream_lost"):
+                server.stop()
+            return len(collected.named("stream_restored")) == 1 and len(collected.results) > 20
+
+        def start_again(event: dict[str, object]) -> None:
+            collected.events.append(event)
+            if event["event"] == "stream_lost" and next(steps, None) == "stop":
+                server.start()
+
+        collected.enough = next_step
+        collected.event = start_again  # type: ignore[method-assign]
+        supervisor.run()
+    lost = collected.named("stream_lost")
+    assert lost[0]["stream_id"] == "cam0"
+    assert lost[0]["reason"]
+
+
+def test_memory_for_fewer_slots_is_used_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = ring.bytes_needed(64, 48, 3)
+    allocate = ring._allocate
+
+    def limited(name: str, size: int) -> object:
+        if size > most:
+            raise SharedMemoryError("shared memory too small: 1 MB needed")
+        return allocate(name, size)
+
+    monkeypatch.setattr(ring, "_allocate", limited)
+    warnings: list[str] = []
+    maker = RingMaker("fewer", str(os.getpid()), 6, warnings.append)
+    try:
+        assert maker.make(64, 48).slots == 3
+        assert warnings == ["shared memory too small: 1 MB needed. Going on with 3 slots instead of 6"]
+        with pytest.raises(SharedMemoryError):
+            maker.make(640, 480)
+    finally:
+        maker.close_all()
+
+
+def run_with_little_memory(tmp_path: Path, kilobytes: int) -> subprocess.CompletedProcess[str]:
+    """Run an instance that has a /dev/shm of its own, of this size."""
+    if os.getuid() != 0 or shutil.which("unshare") is None:
+        missing("root and the program unshare (Debian package util-linux), to mount a small /dev/shm")
+    orion = f"{sys.executable} -m orion run --source demo:640x480@10 --frames 3 --every-frame --broker none"
+    script = f"mount -t tmpfs -o size={kilobytes}k tmpfs /dev/shm && exec {orion} --instance-id little-{os.getpid()}"
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", script],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_too_little_shared_memory_ends_with_4_and_the_numbers(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = run_with_little_memory(tmp_path, 1000)
+    assert done.returncode == 4, done.stderr
+    for text in ("3.7 MB needed", "MB free", "--shm-size"):
+        assert text in done.stderr
+    assert time.monotonic() - began < 30
+
+
+def test_shared_memory_for_three_slots_only_is_enough(tmp_path: Path) -> None:
+    done = run_with_little_memory(tmp_path, 3000)
+    assert done.returncode == 0, done.stderr
+    assert "Going on with 3 slots instead of 4" in done.stderr
+
+
+def test_a_source_that_cannot_be_used_ends_it_with_the_reason(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    with supervised(scripted_workers([""], tmp_path), (str(broken),)) as (supervisor, _):
+        with pytest.raises(OrionError, match=r"broken\.mp4") as caught:
+            supervisor.run()
+        assert caught.value.exit_code == 4
