@@ -3,6 +3,8 @@ same thread. Descriptor 1 is put aside for results and pointed at stderr before 
 """
 
 import argparse
+import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -13,6 +15,7 @@ from typing import BinaryIO, NoReturn
 
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, OrionError
 
+_PIPE_BYTES = 1024 * 1024
 _log = logging.getLogger("workers")
 
 
@@ -21,6 +24,7 @@ def main() -> NoReturn:
     arguments = _parser().parse_args()
     results = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    _widen(sys.stdin.fileno())
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s [%(levelname)s] %(message)s")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -55,6 +59,13 @@ def _serve(arguments: argparse.Namespace, results: BinaryIO) -> int:
         return EXIT_GAVE_UP
     _log.info("end of input")
     return EXIT_OK
+
+
+def _widen(descriptor: int) -> None:
+    """Give a pipe the largest buffer that users may have: a 1080p frame then crosses it in half the time."""
+    # What is not a pipe has no such buffer, and a user's share of pipe memory may be spent.
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,15 +1,18 @@
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from orion.errors import ModelError
-from orion.messages import DetectorSpec, DetectRequest
-from tests.models import COCO_LIKE, placed, seeing
+from orion.messages import Crop, DetectorSpec, DetectRequest
+from tests.models import COCO_LIKE, picture, placed, seeing
 from workers.choice import agree, load_chosen
 from workers.decode import Candidates
 from workers.pair import SessionPair
 from workers.person import PersonDetector
+from workers.pipeline import infer
 from workers.session import Session, describe, installed_providers
 
 BOXES = [[100.0, 200.0, 180.0, 300.0, 0.9, 0.0], [300.0, 200.0, 380.0, 300.0, 0.8, 2.0]]
@@ -88,6 +91,53 @@ def test_a_swap_changes_the_model_between_frames(tmp_path: Path) -> None:
     assert detector.info.model_name == "yolo11s"
     assert detector.process(FRAME, DetectRequest("cam0", 0.0)).detections.xywh.tolist() == [[0, 0, 50, 60]]
     detector.close()
+
+
+def test_a_pair_is_loaded_beside_running_frames_and_swapped_in(tmp_path: Path) -> None:
+    detector = PersonDetector(spec(placed(tmp_path / "yolo11n.onnx", 640, BOXES[:1])))
+    following = spec(placed(tmp_path / "yolo11s.onnx", 640, [[0, 0, 50, 60, 0.7, 0]]))
+    with ThreadPoolExecutor(1) as loader:
+        loading = loader.submit(SessionPair.load, following)
+        while not loading.done():
+            assert len(detector.process(FRAME, DetectRequest("cam0", 0.0)).detections) == 1
+        detector.swap(loading.result())
+    assert detector.process(FRAME, DetectRequest("cam0", 0.0)).detections.xywh.tolist() == [[0, 0, 50, 60]]
+    detector.close()
+
+
+def test_a_frame_allocates_nothing_large(tmp_path: Path) -> None:
+    pair = SessionPair.load(spec(seeing(tmp_path / "m.onnx", 640)))
+    frame = picture(1920, 1080, [(100, 100, 300, 600), (900, 200, 200, 500)])
+    crop = Crop(0, 0, 1920, 1080, 640)
+    assert len(infer(pair, frame, crop)[0]) == 2
+    tracemalloc.start()
+    infer(pair, frame, crop)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
+
+
+class Failing:
+    """A provider's session after its device was lost."""
+
+    def run_with_iobinding(self, binding: object) -> None:
+        raise RuntimeError("the device was lost\nand more")
+
+
+def test_a_provider_that_fails_while_running_gives_way_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    session = Session(str(seeing(tmp_path / "m.onnx", 320)), 320, "cpu", threads=1)
+    session.tensor[:] = 0.7
+    expected = session.run().copy()
+    session._provider, session._session = "openvino", Failing()
+    assert np.array_equal(session.run(), expected)
+    assert np.array_equal(session.run(), expected)
+    assert session.info.provider == "cpu"
+    assert [record.message for record in caplog.records] == [
+        "provider openvino failed, going on with cpu: the device was lost"
+    ]
+    session._session = Failing()
+    with pytest.raises(ModelError, match="onnxruntime cannot run it: the device was lost"):
+        session.run()
 
 
 def test_cpu_is_always_there_and_last() -> None:
