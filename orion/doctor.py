@@ -61,7 +61,7 @@ def _findings(config: Config) -> Iterator[Finding]:
         finding, size = _source(stream)
         yield finding
         sizes.append(size)
-    yield _shared_memory(sizes, config.ring.slots)
+    yield shared_memory(sizes, config.ring.slots)
     yield from _models(config)
     yield _broker(config)
 
@@ -97,7 +97,8 @@ def _described(info: SourceInfo) -> str:
     return f"{info.width}x{info.height}{rate}"
 
 
-def _shared_memory(sizes: Sequence[tuple[int, int]], slots: int) -> Finding:
+def shared_memory(sizes: Sequence[tuple[int, int]], slots: int) -> Finding:
+    """Compare what rings of `slots` pictures of these sizes (width, height in pixels) need with what is free."""
     needed = sum(ring.bytes_needed(width, height, slots) for width, height in sizes)
     free = ring.bytes_free()
     text = f"{needed / _MB:.0f} MB needed, {free / _MB:.0f} MB free"
