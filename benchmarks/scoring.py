@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from orion.messages import Detections
-
 HELD_IOU = 0.85
 """The overlap asked of a result that repeats earlier boxes."""
 
@@ -52,28 +50,29 @@ def load_reference(path: Path) -> Reference:
 
 
 def score_frame(
-    xywh: NDArray[np.int32], reference: NDArray[np.float64], *, confidence: float = 0.4, iou: float = 0.9
+    xywh: NDArray[np.int32],
+    reference: NDArray[np.float64],
+    *,
+    confidence: float = 0.4,
+    iou: float = 0.9,
+    held: bool = False,
 ) -> Score:
     """Score one frame's boxes (N, 4) against its reference (M, 5).
 
-    Pairs are matched one to one, the best overlap first, at `iou` or more. Reference boxes below `confidence` are
+    Pairs are matched one to one, the best overlap first, at `iou` or more (`held`: 0.85 or more). Reference boxes below `confidence` are
     ignored: not matching one is no miss, matching one no extra.
     """
     overlaps = _overlaps(xywh.astype(np.float64), reference[:, :4])
     required = reference[:, 4] >= confidence
     matched, claimed = 0, 0
-    while overlaps.size and overlaps.max() >= iou:
+    least = HELD_IOU if held else iou
+    while overlaps.size and overlaps.max() >= least:
         mine, theirs = np.unravel_index(overlaps.argmax(), overlaps.shape)
         overlaps[mine, :] = -1
         overlaps[:, theirs] = -1
         claimed += 1
         matched += int(required[theirs])
     return Score(int(required.sum()), matched, len(xywh), len(xywh) - claimed)
-
-
-def score_detections(detections: Detections, reference: NDArray[np.float64], *, confidence: float, iou: float) -> Score:
-    """Score a detector's answer to one frame, as `score_frame` does."""
-    return score_frame(detections.xywh, reference, confidence=confidence, iou=iou)
 
 
 def _overlaps(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -32,9 +32,9 @@ _UNUSABLE: tuple[type[Exception], ...] = (
 """What reading or running a model can raise: onnxruntime's dozen classes have no common root of their own."""
 
 _SPIN_US = 100
-"""How long an inference thread looks for more work before it sleeps. Long enough to bridge the gaps inside a run; the
-library's own default, about 20 ms, lets two sessions slow each other twofold and burns three times the CPU at 5 Hz.
-Known to onnxruntime since 1.25; older ones ignore it and stop spinning at the end of each run."""
+"""How long an inference thread looks for more work before it sleeps: long enough to bridge the gaps inside a run. The
+library's default lets two sessions slow each other twofold when they alternate, and at 5 Hz takes three times the
+processor time. Versions that do not know the setting (1.24 for one) only stop spinning at the end of each run."""
 
 
 class Session:
