@@ -3,6 +3,7 @@ connection owns it and calls it from one thread at a time; nothing in here waits
 used again after its end: the next attempt is a new one, so that no state of the library outlives an outage.
 """
 
+import socket
 import ssl
 import struct
 from collections.abc import Mapping
@@ -162,6 +163,10 @@ class Connection:
                 # Read at every attempt, so that a renewed certificate needs no restart.
                 self._client.tls_set_context(endpoint.tls.context())
             self._client.connect(endpoint.host, endpoint.port, endpoint.keepalive_s)
+            # Else a result waits for the broker's delayed acknowledgement of the one before, up to 40 ms.
+            connected = self._client.socket()
+            if isinstance(connected, socket.socket):
+                connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except ssl.SSLCertVerificationError as error:
             raise MqttError(f"{where}: its certificate is not trusted: {error.verify_message}") from error
         except (OSError, ValueError) as error:
@@ -170,8 +175,8 @@ class Connection:
 
     def fileno(self) -> int:
         """Return the socket's descriptor, or -1 once the connection is over."""
-        socket = self._client.socket()
-        return -1 if socket is None else int(socket.fileno())
+        own = self._client.socket()
+        return -1 if own is None else int(own.fileno())
 
     def has_signals(self) -> bool:
         """Return whether something happened that `pump` has not returned yet."""
@@ -210,15 +215,15 @@ class Connection:
 
     def close(self) -> None:
         """End the connection at once; without a goodbye before, the broker publishes the will."""
-        socket = self._client.socket()
-        if socket is not None:
-            socket.close()
+        own = self._client.socket()
+        if own is not None:
+            own.close()
         self._over = True
 
     def _read(self) -> None:
         self._client.loop_read()
         # TLS may have decrypted more than was read; the socket will not become readable for that.
-        while isinstance(socket := self._client.socket(), ssl.SSLSocket) and socket.pending() > 0:
+        while isinstance(own := self._client.socket(), ssl.SSLSocket) and own.pending() > 0:
             self._client.loop_read()
 
     def _end(self, reason: str) -> None:
