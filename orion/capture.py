@@ -13,7 +13,7 @@ from typing import Protocol
 
 from orion.backoff import Backoff
 from orion.errors import OrionError, SharedMemoryError, SourceError
-from orion.ledger import Frame, Ledger, Slot
+from orion.ledger import DropReason, Frame, Ledger, Slot
 from orion.messages import Pixels
 from orion.pacing import RateLimiter, RealTimePace
 from orion.ring import Ring
@@ -89,56 +89,100 @@ class Capture:
         make_ring: Callable[[int, int], Ring],
         supervisor: Outbound,
         settings: CaptureSettings,
+        first_seq: int = 0,
     ) -> None:
         self._stream_id = stream_id
         self._source = source
+        self._next_source: Source | None = None
         self._ledger = ledger
         self._make_ring = make_ring
         self._supervisor = supervisor
         self._settings = settings
         self._stopping = threading.Event()
-        self._limiter = RateLimiter(settings.rate_hz)
+        self._disturbed = threading.Event()
+        """Set when the thread must look up: it is to stop, or to read from another source."""
+        self._handover = threading.Lock()
+        self._over = True
+        """The thread takes no other source any more."""
+        self.limiter = RateLimiter(settings.rate_hz)
         self._ring: Ring | None = None
         self._slot: Slot | None = None
-        self._seq = 0
+        self._seq = first_seq
+        self._end_seq = None if settings.frames is None else first_seq + settings.frames
         self._continuous = False
-        # A thread that sits in a native call cannot be ended; as a daemon it does not keep the process.
-        self._thread = threading.Thread(target=self._run, name=f"capture-{stream_id}", daemon=True)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def next_seq(self) -> int:
+        """Return the number of the next frame."""
+        return self._seq
 
     def start(self) -> None:
         """Start reading."""
+        self._over = False
+        # A thread that sits in a native call cannot be ended; as a daemon it does not keep the process.
+        self._thread = threading.Thread(target=self._run, name=f"capture-{self._stream_id}", daemon=True)
         self._thread.start()
+
+    def switch(self, source: Source) -> None:
+        """Read from `source` after the picture that is being read; numbers go on. Wakes a stream that has ended."""
+        with self._handover:
+            self._next_source = source
+            self._disturbed.set()
+            if self._over:
+                self.start()
 
     def stop(self) -> None:
         """Ask the thread to end; `join` waits for it."""
         self._stopping.set()
+        self._disturbed.set()
         self._ledger.end()
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; return whether it has ended."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    @property
+    def over(self) -> bool:
+        """Return whether nothing is read any more, unless `switch` gives another source."""
+        return self._over
 
     # In the thread.
 
     def _run(self) -> None:
-        try:
-            self._keep_reading()
-        except OrionError as error:
-            self._supervisor.post(StreamFailed(self._stream_id, error))
-        except Exception:  # noqa: BLE001 - the entry point of a thread: what it dies of must be told
-            self._supervisor.post(StreamFailed(self._stream_id, OrionError(traceback.format_exc())))
-        else:
-            self._supervisor.post(StreamEnded(self._stream_id))
-        finally:
-            self._source.close()
+        while not self._over:
+            event: StreamEnded | StreamFailed = StreamEnded(self._stream_id)
+            try:
+                self._keep_reading()
+            except OrionError as error:
+                event = StreamFailed(self._stream_id, error)
+            except Exception:  # noqa: BLE001 - the entry point of a thread: what it dies of must be told
+                event = StreamFailed(self._stream_id, OrionError(traceback.format_exc()))
+            finally:
+                self._source.close()
+            with self._handover:
+                if self._stopping.is_set() or not self._take_next_source():
+                    self._over = True
+                    self._supervisor.post(event)
+
+    def _take_next_source(self) -> bool:
+        """Go over to the source that `switch` has left, if there is one."""
+        source, self._next_source = self._next_source, None
+        if source is None:
+            return False
+        self._disturbed.clear()
+        self._source = source
+        self.limiter.restart()
+        return True
 
     def _keep_reading(self) -> None:
-        """Read until the end of the source or the stop; a camera that is lost is opened again, for ever."""
+        """Read until the end of the source, the stop or another source; a lost camera is opened again, for ever."""
         delays = self._settings.backoff.delays(Random())
         opened, first = False, 0
-        while not self._stopping.is_set():
+        while not self._disturbed.is_set():
             try:
                 info = self._source.open()
                 self._supervisor.post(StreamOpened(self._stream_id, info, again=opened))
@@ -152,7 +196,7 @@ class Capture:
                     raise
                 delay_s = next(delays)
                 self._supervisor.post(StreamLost(self._stream_id, str(error), delay_s))
-                self._stopping.wait(delay_s)
+                self._disturbed.wait(delay_s)
             else:
                 return
 
@@ -168,15 +212,25 @@ class Capture:
         paced = self._source.kind in _TIMED_BY_THEMSELVES and not self._settings.every_frame
         pace = RealTimePace() if paced else None
         self._use_ring(info.width, info.height)
-        while not self._stopping.is_set() and self._seq != self._settings.frames:
-            if not self._limiter.take(self._clock_s()):
-                if not self._source.skip():
-                    return
-                self._await_pace(pace)
-                self._ledger.skip("rate")
-                self._seq += 1
-            elif not self._read_one(pace):
+        while not self._disturbed.is_set() and self._seq != self._end_seq:
+            if self._ledger.paused and not self._settings.every_frame:
+                more = self._skip_one(pace, "paused")
+                self._continuous = False
+            elif not self.limiter.take(self._clock_s()):
+                more = self._skip_one(pace, "rate")
+            else:
+                more = self._read_one(pace)
+            if not more:
                 return
+
+    def _skip_one(self, pace: RealTimePace | None, reason: DropReason) -> bool:
+        """Pass one picture over without converting it; return False at the end of the source."""
+        if not self._source.skip():
+            return False
+        self._await_pace(pace)
+        self._ledger.skip(reason)
+        self._seq += 1
+        return True
 
     def _read_one(self, pace: RealTimePace | None) -> bool:
         """Read one picture into the slot and offer it; return False at the end of the source."""
@@ -228,7 +282,7 @@ class Capture:
         if pace is not None and stream_time_s is not None:
             wait_s = pace.wait_s(stream_time_s, time.monotonic())
             if wait_s > 0:
-                self._stopping.wait(wait_s)
+                self._disturbed.wait(wait_s)
 
     def _clock_s(self) -> float:
         """Return the time that rates are kept by: the stream's own where it has one, also before the first picture."""

@@ -103,6 +103,7 @@ class Ledger:
         self._monitor = threading.Condition()
         self._every_frame = every_frame
         self._ended = False
+        self._paused = False
         self._ring = ""
         self._states: dict[Slot, _State] = {}
         self._waiting: tuple[Slot, Frame] | None = None
@@ -129,15 +130,16 @@ class Ledger:
     def offer(self, slot: Slot, frame: Frame) -> Slot:
         """Hand over a whole picture and return the next slot to write; never blocks unless `every_frame`.
 
-        A frame that still waits is superseded. After `end` the frame is counted as dropped by shutdown.
+        A frame that still waits is superseded. After `end` the frame is counted as dropped by shutdown, and between
+        `pause` and `resume` as paused.
         """
         with self._monitor:
             self._expect(slot, _State.WRITING)
             if self._every_frame:
                 self._monitor.wait_for(lambda: self._waiting is None or self._ended)
             self._captured += 1
-            if self._ended:
-                self._ends["shutdown"] += 1
+            if self._ended or (self._paused and not self._every_frame):
+                self._ends["shutdown" if self._ended else "paused"] += 1
                 return slot
             self._drop_waiting("superseded")
             self._states[slot] = _State.WAITING
@@ -149,6 +151,11 @@ class Ledger:
         with self._monitor:
             self._captured += 1
             self._ends[reason] += 1
+
+    @property
+    def paused(self) -> bool:
+        """Return whether frames are only counted now."""
+        return self._paused
 
     # The supervisor thread's door.
 
@@ -164,7 +171,7 @@ class Ledger:
         One lease at a time is what leaves a free slot for every `offer`, with three slots.
         """
         with self._monitor:
-            if self._waiting is None or self._leases:
+            if self._waiting is None or self._leases or self._paused:
                 return None
             slot, frame = self._waiting
             self._waiting = None
@@ -195,6 +202,23 @@ class Ledger:
         with self._monitor:
             self._drop_waiting(reason)
             self._monitor.notify_all()
+
+    def pause(self) -> None:
+        """Lease nothing from now on, and drop what waits; with `every_frame` what waits goes on waiting."""
+        with self._monitor:
+            self._paused = True
+            if not self._every_frame:
+                self._drop_waiting("paused")
+
+    def resume(self) -> None:
+        """Lease again."""
+        with self._monitor:
+            self._paused = False
+
+    @property
+    def leased(self) -> bool:
+        """Return whether a worker has a frame."""
+        return bool(self._leases)
 
     def end(self) -> None:
         """Let a waiting `offer` return, and count what is offered from now on as dropped by shutdown."""

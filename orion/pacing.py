@@ -7,19 +7,29 @@ class RateLimiter:
     """Takes `rate_hz` frames a second of whatever comes, exact on average and without bursts after a gap."""
 
     def __init__(self, rate_hz: float | None) -> None:
-        self._period_s = 1 / rate_hz if rate_hz else 0.0
-        self._next_s: float | None = None
+        self.rate_hz = rate_hz
+        """None takes every frame. May be set at any time, by any thread; the last frame that was taken still counts."""
+        self._last_s: float | None = None
+        """When the last frame was due."""
+
+    def restart(self) -> None:
+        """Forget the frames of before: the clock is another one now."""
+        self._last_s = None
 
     def take(self, now_s: float) -> bool:
         """Return whether the frame at `now_s`, seconds of any steadily growing clock, is to be taken."""
-        if not self._period_s:
+        rate_hz = self.rate_hz
+        if rate_hz is None:
+            self._last_s = now_s
             return True
-        if self._next_s is None or now_s - self._next_s > self._period_s:
-            # The first frame, or one after a gap: start the schedule anew instead of catching up.
-            self._next_s = now_s
-        if now_s < self._next_s:
+        period_s = 1 / rate_hz
+        due_s = now_s if self._last_s is None else self._last_s + period_s
+        if now_s - due_s > period_s:
+            # After a gap: start the schedule anew instead of catching up.
+            due_s = now_s
+        if now_s < due_s:
             return False
-        self._next_s += self._period_s
+        self._last_s = due_s
         return True
 
 

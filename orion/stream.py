@@ -89,10 +89,30 @@ class Shown:
     inference: str = ""
 
 
+@dataclass(slots=True)
+class RoiCounts:
+    """What regions have led to so far; held results are not counted."""
+
+    rois_processed: int = 0
+    """Results of frames that were looked at in regions."""
+    model_320_selected: int = 0
+    model_640_selected: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one result."""
+        if outcome.inference == "held":
+            return
+        self.rois_processed += outcome.inference == "roi"
+        self.model_320_selected += outcome.model_selected == 320
+        self.model_640_selected += outcome.model_selected == 640
+
+
 class Stream:
     """One stream and everything that belongs to it."""
 
-    def __init__(self, settings: StreamSettings, source: Source, rings: RingMaker, supervisor: Outbound) -> None:
+    def __init__(
+        self, settings: StreamSettings, source: Source, rings: RingMaker, supervisor: Outbound, first_seq: int = 0
+    ) -> None:
         self.settings = settings
         self.stream_id = settings.stream_id
         self.ledger = Ledger(every_frame=settings.capture.every_frame)
@@ -104,9 +124,17 @@ class Stream:
         """Number of the dispatch that served it last; the least recent is served first."""
         self.orphan: Lease | None = None
         """A frame whose worker died with it, for the successor."""
+        self.by_command = False
+        """Its source was set by a command, so that a source of no use is no reason to end the run."""
+        self.resumed = False
+        """The next frame is the first after a pause."""
         self.shown = Shown()
+        self.counts = RoiCounts()
         self._rings = rings
-        self._capture = Capture(self.stream_id, source, self.ledger, rings.make, supervisor, settings.capture)
+        self._own_rings: list[str] = []
+        self._capture = Capture(
+            self.stream_id, source, self.ledger, self._make_ring, supervisor, settings.capture, first_seq
+        )
 
     def start(self) -> None:
         """Start the capture thread."""
@@ -120,10 +148,53 @@ class Stream:
         """Wait for the capture thread; return whether it has ended."""
         return self._capture.join(timeout_s)
 
+    def pause(self) -> None:
+        """Answer no frame from now on; the source goes on being read."""
+        self.ledger.pause()
+        if self.orphan is not None:
+            self.ledger.give_back(self.orphan, "paused")
+            self.orphan = None
+
+    def resume(self) -> None:
+        """Answer frames again; nothing seen before the pause is assumed to hold."""
+        if self.ledger.paused:
+            self.resumed = True
+            self.ledger.resume()
+
+    def change(self, settings: StreamSettings, source: Source | None) -> None:
+        """Go on with other settings and, if there is one, with another source."""
+        self.settings = settings
+        self._capture.limiter.rate_hz = settings.capture.rate_hz
+        if source is not None:
+            self.by_command = True
+            self._capture.switch(source)
+
+    @property
+    def next_seq(self) -> int:
+        """Return the number of the next frame."""
+        return self._capture.next_seq
+
     def close_drained_rings(self) -> None:
         """Close the rings that a change of size left behind, once nothing is in them."""
         for name in self.ledger.take_drained():
-            self._rings.close(name)
+            self._close_ring(name)
+
+    def close_if_drained(self) -> bool:
+        """Close all rings of a stream that was stopped, once nobody uses them; return whether that is done."""
+        if not self._capture.over or self.ledger.leased:
+            return False
+        for name in list(self._own_rings):
+            self._close_ring(name)
+        return True
+
+    def _make_ring(self, width: int, height: int) -> Ring:
+        ring = self._rings.make(width, height)
+        self._own_rings.append(ring.name)
+        return ring
+
+    def _close_ring(self, name: str) -> None:
+        self._own_rings.remove(name)
+        self._rings.close(name)
 
     def note(self, outcome: Outcome, now_s: float) -> None:
         """Remember of an answer what people want to see."""
@@ -132,13 +203,15 @@ class Stream:
         self.shown.count = len(outcome.detections)
         self.shown.best_confidence = float(confidence[0]) if len(confidence) else None
         self.shown.inference = outcome.inference
+        self.counts.add(outcome)
 
     @property
     def wants_worker(self) -> bool:
         """Return whether a frame is there for a worker."""
-        return self.orphan is not None or self.ledger.waiting is not None
+        return not self.ledger.paused and (self.orphan is not None or self.ledger.waiting is not None)
 
     @property
     def finished(self) -> bool:
         """Return whether the source has ended and every frame of it is accounted for."""
-        return self.state == "ended" and self.ledger.accounts().in_flight == 0
+        over = self._capture.over and (self.state == "ended" or (self.state == "failed" and self.by_command))
+        return over and self.ledger.accounts().in_flight == 0
