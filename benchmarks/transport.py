@@ -292,7 +292,7 @@ def measure(plan: Plan) -> list[Row]:
                 rings = [RingWay(worker, SIZES[name], in_place=in_place) for in_place in (False, True)]
                 for ring in rings:
                     stack.callback(ring.close)
-                times_ms = _measure_size([*rings, pipes, queues], SIZES[name], plan)
+                times_ms = measure_ways([*rings, pipes, queues], SIZES[name], plan)
             base = float(np.median(times_ms[pipes.name]))
             for way, durations_ms in times_ms.items():
                 found = spread(durations_ms)
@@ -300,7 +300,7 @@ def measure(plan: Plan) -> list[Row]:
     return rows
 
 
-def _measure_size(ways: Sequence[Way], size: tuple[int, int], plan: Plan) -> dict[str, list[float]]:
+def measure_ways(ways: Sequence[Way], size: tuple[int, int], plan: Plan) -> dict[str, list[float]]:
     """Return the times of each way in ms; the order of the ways rotates from round to round."""
     pictures = _pictures(size)
     times_ms: dict[str, list[float]] = {way.name: [] for way in ways}

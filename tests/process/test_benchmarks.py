@@ -1,0 +1,115 @@
+"""Short runs of the benchmarks: they report in the promised form, and what they timed was done right. No figure is
+held to a limit here.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import pipeline, transport
+from benchmarks.report import Bar, Report, publish, spread
+from orion.messages import Pixels
+from tests.conftest import REPOSITORY
+
+MODELS = REPOSITORY / "models"
+
+
+def report_of(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    report: dict[str, Any] = json.loads(line)
+    assert {"cpu", "cores", "memory_mb", "load"} <= report["machine"].keys()
+    assert {"orion", "python", "onnxruntime", "numpy"} <= report["versions"].keys()
+    for row in report["results"]:
+        assert row["count"] > 0
+        assert 0 < row["min_ms"] <= row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+    for bar in report["bars"]:
+        assert bar["met"] == (bar["measured"] <= bar["limit"])
+    return report
+
+
+def test_transport_reports_every_way_at_every_size() -> None:
+    report = report_of("benchmarks.transport", "--sizes", "480p", "1080p", "--rounds", "2", "--block", "3")
+    ways = ["ring, one copy", "ring, in place", "MsgPack on pipes", "multiprocessing.Queue"]
+    assert [(row["size"], row["way"]) for row in report["results"]] == [(s, w) for s in ("480p", "1080p") for w in ways]
+    assert {row["count"] for row in report["results"]} == {6}
+    assert [bar["limit"] for bar in report["bars"]] == [0.35, 0.1]
+
+
+def test_a_wrong_answer_is_not_timed() -> None:
+    class Wrong:
+        name = "wrong"
+
+        def stage(self, picture: Pixels) -> None:
+            pass
+
+        def trip(self, picture: Pixels, number: int) -> transport.Answer:
+            return transport.answer_to(picture, number + 1)
+
+    with pytest.raises(RuntimeError, match=r"wrong: .* is not the answer to frame 1"):
+        transport.measure_ways([Wrong()], (8, 6), transport.Plan(("480p",), 1, 1))
+
+
+def test_an_answer_tells_pictures_apart() -> None:
+    first, second = np.zeros((4, 6, 3), np.uint8), np.ones((4, 6, 3), np.uint8)
+    answers = [transport.answer_to(first, 1), transport.answer_to(second, 1), transport.answer_to(first, 2)]
+    assert len({str(answer) for answer in answers}) == 3
+
+
+def test_pipeline_reports_both_sizes() -> None:
+    models = [str(MODELS / f"hog_person_{size}.onnx") for size in (640, 320)]
+    arguments = ["--model", models[0], "--model-320", models[1], "--source", "demo:320x240@10"]
+    counts = ["--rounds", "2", "--block", "2", "--pause-ms", "1"]
+    report = report_of("benchmarks.pipeline", *arguments, *counts)
+    assert {name: model["file"] for name, model in report["models"].items()} == {
+        "640": "hog_person_640.onnx",
+        "320": "hog_person_320.onnx",
+    }
+    assert {row["count"] for row in report["results"]} == {4}
+    medians = {(row["size"], row["part"]): row["min_ms"] for row in report["results"]}
+    for size in ("640", "320"):
+        assert medians[size, "frame to result"] > medians[size, "- inference"]
+        assert (size, "raw, default options") in medians
+    assert len(report["bars"]) == 2
+
+
+def results_of(*boxes: int) -> list[dict[str, Any]]:
+    return [
+        {"frame_seq": seq, "data": {"metadata": {"imgsz": 640}, "detections": [box]}} for seq, box in enumerate(boxes)
+    ]
+
+
+def test_results_that_are_missing_wrong_or_unlike_are_refused() -> None:
+    pipeline.check(results_of(1, 2, 1, 2), 640, 2, 4)
+    with pytest.raises(RuntimeError, match="3 of 4 frames"):
+        pipeline.check(results_of(1, 2, 1), 640, 2, 4)
+    with pytest.raises(RuntimeError, match="not in order"):
+        pipeline.check(results_of(1, 2)[::-1], 640, 2, 2)
+    with pytest.raises(RuntimeError, match="wrong session"):
+        pipeline.check(results_of(1, 2), 320, 2, 2)
+    with pytest.raises(RuntimeError, match="frame 2 is not answered like frame 0"):
+        pipeline.check(results_of(1, 2, 3), 640, 2, 3)
+
+
+def test_percentiles_and_bars() -> None:
+    found = spread([float(value) for value in range(1, 102)])
+    assert (found.count, found.min_ms, found.p50_ms, found.p95_ms, found.p99_ms) == (101, 1, 51, 96, 100)
+    assert Bar("at the limit", 1.0, 1.0).met
+    assert not Bar("over it", 1.1, 1.0).met
+    content = json.loads(Report("name", {"rounds": 1}, [{"way": "a", "p50_ms": 1.0}], [Bar("b", 2, 1)]).as_json())
+    assert content["bars"] == [{"name": "b", "measured": 2, "limit": 1, "met": False}]
+
+
+def test_a_report_can_be_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    publish(Report("name", {}, [{"way": "a", "p50_ms": 1.0}, {"way": "b", "p50_ms": 2.0}]), tmp_path / "plot.svg")
+    assert "<svg" in (tmp_path / "plot.svg").read_text()
+    assert json.loads(capsys.readouterr().out)["benchmark"] == "name"
