@@ -174,6 +174,30 @@ class Outcome:
     total_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionStats:
+    """What attention did on one stream since its worker started: frames by plan and by reason, as (name, count).
+
+    Crops count where they are less than the frame; `trial_share` is that of all inference, by cost. `rescan_s` is the
+    period in force, shorter than the one set while the recall is under its floor.
+    """
+
+    plans: tuple[tuple[str, int], ...]
+    reasons: tuple[tuple[str, int], ...]
+    rois_processed: int
+    model_320_selected: int
+    model_640_selected: int
+    active_rois: int
+    trials: int
+    trial_share: float
+    recall_hits: int
+    recall_total: int
+    recall_last_hour: float
+    rescan_s: float | None
+    history: tuple[Region, ...]
+    suggested_roi: Region | None
+
+
 # What crosses the process boundary. A worker answers each FrameMessage with one FrameResult or one FrameFailure.
 
 

@@ -1,0 +1,211 @@
+"""Attention on one stream: what the planner decides about a frame is run here, on views of its pixels. Runs in the
+worker's main thread, which owns one `Attention` for each stream.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from orion.messages import (
+    AttentionSettings,
+    AttentionStats,
+    Crop,
+    Detections,
+    DetectRequest,
+    InferenceKind,
+    Pixels,
+    Region,
+    RoiProcessing,
+    SessionSize,
+)
+from workers.boxes import Boxes, corners, covered, crop_box, cut, overlaps, union
+from workers.motion import Picture, Watch, picture_step, sample
+from workers.pipeline import Timings
+from workers.planner import NEAR_SCALE, Observation, Planner
+from workers.plans import Plan, scale
+
+Look = Callable[[Crop], tuple[Detections, Timings]]
+"""Runs the session of a crop on it: boxes in frame pixels, and what it took."""
+
+MERGING_IOU = 0.45
+CUT_SHARE = 0.6
+"""A box that its crop cuts is another crop's person when that much of it lies in that one's box."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attended:
+    """What attention made of one frame."""
+
+    detections: Detections
+    inference: InferenceKind
+    model_selected: SessionSize
+    roi_processing: RoiProcessing | None
+    suggested_roi: Region | None
+    timings: Timings
+
+
+@dataclass(slots=True)
+class _Counters:
+    plans: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    crops: int = 0
+    models: Counter[int] = field(default_factory=Counter)
+    trials: int = 0
+
+
+class Attention:
+    """Decides and looks, frame by frame, and remembers what was there."""
+
+    def __init__(self) -> None:
+        self._planner = Planner()
+        self._watch: Watch | None = None
+        self._shape: tuple[int, ...] = ()
+        self._frame_size = (0, 0)
+        self._last_s = 0.0
+        self._model: SessionSize = 640
+        self._counters = _Counters()
+        self._settings = AttentionSettings()
+        self._regions: tuple[Region, ...] = ()
+
+    def forget(self) -> None:
+        """Forget the scene, not what was counted: the next frame is the first."""
+        self._planner.forget()
+        self._watch = None
+
+    def process(self, frame: Pixels, request: DetectRequest, look: Look, cost_ratio: float) -> Attended:
+        """Return who is in `frame`; `look` is called for every crop. `cost_ratio` 1 allows no 320 session."""
+        height, width = frame.shape[:2]
+        self._frame_size = (width, height)
+        picture = sample(frame)
+        if not request.continuous or request.regions != self._regions or picture.shape != self._shape:
+            self.forget()
+        passed_s = request.stream_time_s - self._last_s
+        change = self._watch.compare(picture, passed_s) if self._watch is not None else None
+        self._settings, self._regions, self._shape = request.settings, request.regions, picture.shape
+        self._last_s = request.stream_time_s
+        plan = self._planner.decide(
+            Observation(request.stream_time_s, self._frame_size, change, request.settings, request.regions, cost_ratio)
+        )
+        zones = self._planner.zones
+        plan, ran, timings = self._run(plan, look)
+        self._note(picture, plan, zones)
+        self._count(plan, ran)
+        return self._attended(plan, ran, timings)
+
+    def _run(self, plan: Plan, look: Look) -> tuple[Plan, tuple[Crop, ...], Timings]:
+        """Run `plan` and what the planner asks for after it; return the one that gave the answer, and all crops."""
+        answering, ran, timings = plan, plan.crops, Timings()
+        following: Plan | None = plan
+        while following is not None:
+            if following.purpose == "trial":
+                self._counters.trials += 1
+            elif following.purpose == "check":
+                answering, ran = following, ran + following.crops
+            parts = []
+            for crop in following.crops:
+                found, took = look(crop)
+                parts.append(found)
+                timings += took
+            found = merge(parts, following.crops, self._frame_size) if parts else self._planner.answer
+            following = self._planner.learn(following, found)
+        return answering, ran, timings
+
+    def _note(self, picture: Picture, plan: Plan, zones: Boxes) -> None:
+        """Remember how what was looked at looks now."""
+        if self._watch is None:
+            self._watch = Watch(picture, picture_step(*self._frame_size))
+        if plan.kind == "whole_640":
+            self._watch.look(picture, None, self._planner.people)
+        elif plan.kind != "held":
+            near = [crop_box(crop)[0] for crop in plan.crops if scale(crop, self._frame_size) >= NEAR_SCALE]
+            self._watch.look(picture, np.array([*zones, *near]), self._planner.people)
+
+    def _count(self, plan: Plan, ran: tuple[Crop, ...]) -> None:
+        counters = self._counters
+        counters.plans[plan.kind] += 1
+        counters.reasons[plan.reason] += 1
+        counters.models.update(crop.model for crop in ran)
+        counters.crops += sum(not _is_whole(crop, self._frame_size) for crop in ran)
+
+    def _attended(self, plan: Plan, ran: tuple[Crop, ...], timings: Timings) -> Attended:
+        self._model = max((crop.model for crop in ran), default=self._model)
+        inference: InferenceKind = "roi"
+        if plan.kind == "held":
+            inference = "held"
+        elif any(_is_whole(crop, self._frame_size) for crop in ran):
+            inference = "full"
+        return Attended(
+            detections=self._planner.answer,
+            inference=inference,
+            model_selected=self._model,
+            roi_processing=None if plan.reason == "off" else self._roi_processing(plan, ran),
+            suggested_roi=self._planner.suggested,
+            timings=timings,
+        )
+
+    def _roi_processing(self, plan: Plan, ran: tuple[Crop, ...]) -> RoiProcessing:
+        around = None
+        if ran:
+            x1, y1, x2, y2 = (int(edge) for edge in union(np.concatenate([crop_box(crop) for crop in ran])))
+            around = (x1, y1, x2 - x1, y2 - y1)
+        return RoiProcessing(
+            target_size=self._model,
+            crop_applied=bool(ran) and not any(_is_whole(crop, self._frame_size) for crop in ran),
+            source=plan.source,
+            strategy=self._settings.strategy,
+            attention_rois=plan.rois,
+            merged_roi=plan.merged,
+            crops=ran,
+            crop=around,
+            reason=plan.reason,
+        )
+
+    @property
+    def stats(self) -> AttentionStats:
+        """What was done so far, and what it found out about itself."""
+        planner, counters = self._planner, self._counters
+        recall = planner.recall
+        return AttentionStats(
+            plans=tuple(sorted(counters.plans.items())),
+            reasons=tuple(sorted(counters.reasons.items())),
+            rois_processed=counters.crops,
+            model_320_selected=counters.models[320],
+            model_640_selected=counters.models[640],
+            active_rois=len(self._regions),
+            trials=counters.trials,
+            trial_share=planner.budget.spent_on_trials / planner.budget.spent if planner.budget.spent else 0.0,
+            recall_hits=recall.hits,
+            recall_total=recall.total,
+            recall_last_hour=recall.last_hour(self._last_s),
+            rescan_s=None if self._settings.rescan_s is None else self._settings.rescan_s / recall.closeness,
+            history=planner.history.regions,
+            suggested_roi=planner.suggested,
+        )
+
+
+def merge(parts: Sequence[Detections], crops: tuple[Crop, ...], frame_size: tuple[int, int]) -> Detections:
+    """Return the detections of several crops as those of one frame, best first: of boxes of one class that overlap by
+    more than `MERGING_IOU` the better stays, and a box that its crop cuts goes where another crop has it whole.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    xywh, confidence, class_id = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("xywh", "confidence", "class_id")
+    )
+    everything = Detections(xywh, confidence, class_id)
+    boxes = corners(everything)
+    pieces = np.concatenate([cut(corners(part), (crop,), frame_size) for part, crop in zip(parts, crops, strict=True)])
+    rest = boxes[~pieces]
+    kept = np.flatnonzero(~pieces | (covered(boxes, rest) < CUT_SHARE))
+    order: list[int] = []
+    for best in kept[np.argsort(-confidence[kept], kind="stable")]:
+        rivals = [other for other in order if class_id[other] == class_id[best]]
+        if overlaps(boxes[[best]], boxes[rivals]).max(initial=0.0) <= MERGING_IOU:
+            order.append(int(best))
+    return Detections(xywh[order], confidence[order], class_id[order])
+
+
+def _is_whole(crop: Crop, frame_size: tuple[int, int]) -> bool:
+    return (crop.width, crop.height) == frame_size
