@@ -59,8 +59,8 @@ def score_frame(
 ) -> Score:
     """Score one frame's boxes (N, 4) against its reference (M, 5).
 
-    Pairs are matched one to one, the best overlap first, at `iou` or more (`held`: 0.85 or more). Reference boxes below `confidence` are
-    ignored: not matching one is no miss, matching one no extra.
+    Pairs are matched one to one, the best overlap first, at `iou` or more (`held`: 0.85 or more). Reference boxes
+    below `confidence` are ignored: not matching one is no miss, matching one no extra.
     """
     overlaps = _overlaps(xywh.astype(np.float64), reference[:, :4])
     required = reference[:, 4] >= confidence

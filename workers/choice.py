@@ -7,16 +7,14 @@ import json
 import logging
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from orion.errors import ModelError
 from orion.messages import DetectorSpec
 from workers import check_image
-from workers.decode import Candidates
 from workers.lane import Lanes, load_lanes
-from workers.nms import overlap
+from workers.nms import Box, overlap
 from workers.providers import PROVIDERS
 from workers.session import installed_providers, runtime_version, sha256
 
@@ -44,14 +42,19 @@ def load_chosen(spec: DetectorSpec) -> Lanes:
     return _load_or_none(spec, spec.provider) or load_lanes(spec, "cpu")
 
 
-def agree(expected: Candidates, found: Candidates) -> bool:
-    """Return whether each of the best boxes in `expected` has one in `found` at IoU 0.95 with a score within 0.02."""
-    for index in np.argsort(-expected.confidence, kind="stable")[:_COMPARED]:
-        near = np.abs(found.confidence - expected.confidence[index]) <= AGREEING_SCORE
-        close = overlap(expected.xyxy[index].astype(np.float64), found.xyxy.astype(np.float64)) >= AGREEING_IOU
-        if not (near & close & (found.class_id == expected.class_id[index])).any():
-            return False
-    return len(expected.confidence) > 0
+def agree(expected: Sequence[Box], found: Sequence[Box]) -> bool:
+    """Return whether each of the best boxes in `expected` has one in `found` at IoU 0.95 with a score within 0.02;
+    both come best first, and without any box there is nothing to agree on.
+    """
+    return len(expected) > 0 and all(any(_alike(box, other) for other in found) for box in expected[:_COMPARED])
+
+
+def _alike(one: Box, other: Box) -> bool:
+    return (
+        one.class_id == other.class_id
+        and abs(one.confidence - other.confidence) <= AGREEING_SCORE
+        and overlap(one, other) >= AGREEING_IOU
+    )
 
 
 def _load_or_none(spec: DetectorSpec, provider: str) -> Lanes | None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from orion.errors import ModelError
 from orion.messages import Crop, DetectorSpec, Pixels, SessionSize
-from workers.decode import Candidates, Rules, candidates
+from workers.decode import Rules, candidates
 from workers.letterbox import Letterbox
+from workers.nms import Box
 from workers.session import Session
 
 _TIMED_RUNS = 5
@@ -22,8 +23,8 @@ class Lane:
     letterbox: Letterbox
     rules: Rules
 
-    def candidates(self, frame: Pixels) -> Candidates:
-        """Return everything that the head says about the whole of `frame`, however faint."""
+    def candidates(self, frame: Pixels) -> list[Box]:
+        """Return what the head says about the whole of `frame`, however faint, best first."""
         height, width = frame.shape[:2]
         self.letterbox.fill(frame, Crop(0, 0, width, height, self.rules.size))
         return candidates(self.session.run(), self.rules, 0.0)

@@ -3,6 +3,7 @@
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ from orion.messages import Crop, Pixels
 
 GREY = 114
 """Colour of the margins, that of Ultralytics' training and export."""
+
+Coordinate = TypeVar("Coordinate", float, NDArray[np.float64])
 
 _TO_UNIT = np.float32(1 / 255)
 
@@ -26,28 +29,24 @@ class Placement:
     height: int
     crop: Crop
 
-    def to_frame(self, xyxy: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Map boxes (N, 4) from input pixels to frame pixels.
+    def to_frame(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
+        """Map a point, or an array of each coordinate, from input pixels to frame pixels.
 
         Each axis has the scale that the resize really had, so this is the exact inverse although sizes are truncated.
         """
-        scale_x = self.crop.width / self.width
-        scale_y = self.crop.height / self.height
-        scale = np.array([scale_x, scale_y, scale_x, scale_y])
-        offset = np.array([self.left, self.top, self.left, self.top])
-        origin = np.array([self.crop.x, self.crop.y, self.crop.x, self.crop.y])
-        boxes: NDArray[np.float64] = (xyxy - offset) * scale + origin
-        return boxes
+        crop = self.crop
+        return (
+            (x - self.left) * (crop.width / self.width) + crop.x,
+            (y - self.top) * (crop.height / self.height) + crop.y,
+        )
 
-    def to_input(self, xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map boxes (N, 4) from frame pixels to input pixels: the inverse of `to_frame`."""
-        scale_x = self.width / self.crop.width
-        scale_y = self.height / self.crop.height
-        scale = np.array([scale_x, scale_y, scale_x, scale_y])
-        offset = np.array([self.left, self.top, self.left, self.top])
-        origin = np.array([self.crop.x, self.crop.y, self.crop.x, self.crop.y])
-        boxes: NDArray[np.float64] = (xyxy - origin) * scale + offset
-        return boxes
+    def to_input(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
+        """Map a point, or an array of each coordinate, from frame pixels to input pixels: undo `to_frame`."""
+        crop = self.crop
+        return (
+            (x - crop.x) * (self.width / crop.width) + self.left,
+            (y - crop.y) * (self.height / crop.height) + self.top,
+        )
 
 
 def place(crop: Crop) -> Placement:

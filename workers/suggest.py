@@ -9,11 +9,16 @@ def suggest_region(detections: Detections, frame_size: tuple[int, int], expansio
     """
     if len(detections) == 0:
         return None
-    near = detections.xywh[:, :2].min(axis=0)
-    far = (detections.xywh[:, :2] + detections.xywh[:, 2:]).max(axis=0)
-    edges = []
-    for low, high, length in zip(near, far, frame_size, strict=True):
-        margin = (high - low) * expansion / 2
-        edges.append((max(0.0, float(low - margin) / length), min(1.0, float(high + margin) / length)))
-    (left, right), (top, bottom) = edges
+    boxes = detections.xywh.tolist()
+    width, height = frame_size
+    left, right = _widened([(x, x + w) for x, _, w, _ in boxes], width, expansion)
+    top, bottom = _widened([(y, y + h) for _, y, _, h in boxes], height, expansion)
     return Region(left, top, right - left, bottom - top)
+
+
+def _widened(extents: list[tuple[int, int]], length: int, expansion: float) -> tuple[float, float]:
+    """Return the union of extents along one axis of `length` pixels, widened, clamped and normalized."""
+    low = min(start for start, _ in extents)
+    high = max(end for _, end in extents)
+    margin = (high - low) * expansion / 2
+    return max(0.0, (low - margin) / length), min(1.0, (high + margin) / length)

@@ -119,7 +119,7 @@ def test_boxes_anywhere_come_back_within_a_pixel(
     if x1 == x2 or y1 == y2:
         return
     placement = place(whole(width, height, size))
-    seen = placement.to_input(np.array([[x1, y1, x2, y2]], np.float64))[0]
+    seen = [*placement.to_input(float(x1), float(y1)), *placement.to_input(float(x2), float(y2))]
     found = decode(grid([[*seen, 0.9]]), rules(), placement, (width, height))
     assert len(found) == 1
     x, y, w, h = found.xywh[0].tolist()

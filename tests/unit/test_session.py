@@ -9,7 +9,7 @@ from orion.errors import ModelError
 from orion.messages import Crop, DetectorSpec, DetectRequest
 from tests.models import COCO_LIKE, picture, placed, seeing
 from workers.choice import agree, load_chosen
-from workers.decode import Candidates
+from workers.nms import Box
 from workers.pair import SessionPair
 from workers.person import PersonDetector
 from workers.pipeline import infer
@@ -171,8 +171,9 @@ def test_auto_chooses_what_agrees_with_cpu_and_remembers(tmp_path: Path, monkeyp
     [(0, 0.9, 0, True), (1, 0.915, 0, True), (9, 0.9, 0, False), (0, 0.87, 0, False), (0, 0.9, 1, False)],
 )
 def test_agreement_is_about_place_score_and_class(shift_px: float, score: float, class_id: int, same: bool) -> None:
-    def one(x: float, confidence: float, number: int) -> Candidates:
-        box = np.array([[x, 50, x + 100, 250]], np.float32)
-        return Candidates(box, np.array([confidence], np.float32), np.array([number], np.int32))
+    expected = [Box(100, 50, 200, 250, 0.9, 0)]
+    assert agree(expected, [Box(100 + shift_px, 50, 200 + shift_px, 250, score, class_id)]) is same
 
-    assert agree(one(100, 0.9, 0), one(100 + shift_px, score, class_id)) is same
+
+def test_without_boxes_nothing_agrees() -> None:
+    assert not agree([], [])
