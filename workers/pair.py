@@ -58,4 +58,4 @@ def trim_memory() -> None:
 def _cost_ratio(lanes: Lanes) -> float:
     if 320 not in lanes:
         return 1.0
-    return max(1.0, round(lanes[640].median_ms() / lanes[320].median_ms() * 2) / 2)
+    return max(1.0, round(lanes[640].fastest_ms() / lanes[320].fastest_ms() * 2) / 2)

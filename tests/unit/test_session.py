@@ -63,8 +63,12 @@ def test_a_pair_is_of_one_family_and_of_the_right_sizes(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"yolo11n_320.onnx: expected an input of 640x640, found 320x320"):
         SessionPair.load(spec(small, large))
     stranger = seeing(tmp_path / "yolov8n_320.onnx", 320)
-    with pytest.raises(ModelError, match=r"yolov8n_320.onnx: expected the model_name of .*, yolo11n, found yolov8n"):
+    with pytest.raises(ModelError, match=r"yolov8n_320.onnx: expected yolo11n as .*, found yolov8n"):
         SessionPair.load(spec(large, stranger))
+    other = placed(tmp_path / "small.onnx", 320, BOXES, names=COCO_LIKE)
+    with pytest.raises(ModelError, match=r"small.onnx: expected the classes of .*, found person, bicycle, car"):
+        SessionPair.load(spec(large, other))
+    assert len(SessionPair.load(spec(large, seeing(tmp_path / "mine.onnx", 320))).info.sessions) == 2
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
