@@ -22,16 +22,18 @@ SUBPIXEL_BITS = 4
 CAP_POINTS = 7
 THIGH, SHIN, UPPER_ARM, FOREARM = 0.245, 0.235, 0.165, 0.155
 HIP_UP, SHOULDER_UP, HEAD_UP = 0.52, 0.80, 0.925
-TORSO_UP = np.array([0.852, 0.835, 0.815, 0.775, 0.70, 0.61, 0.54, 0.49])
-TORSO_LEFT = np.array([0.035, 0.078, 0.116, 0.126, 0.112, 0.096, 0.102, 0.099])
-TORSO_FORWARD = np.array([0.030, 0.045, 0.058, 0.070, 0.074, 0.064, 0.072, 0.066])
+COAT_UP = np.array([0.852, 0.835, 0.815, 0.775, 0.70, 0.61, 0.50, 0.36])
+COAT_LEFT = np.array([0.035, 0.078, 0.116, 0.126, 0.112, 0.096, 0.112, 0.128])
+COAT_FORWARD = np.array([0.030, 0.045, 0.058, 0.070, 0.074, 0.064, 0.090, 0.118])
+"""Half the width and half the depth of a coat at heights from the collar to the longest hem."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a person wears, as BGR colours."""
+    """What a person wears, as BGR colours, and how high above the floor the coat ends, in body heights."""
 
-    shirt: Color
+    coat: Color
+    hem: float
     trousers: Color
     shoes: Color
     hair: Color
@@ -54,7 +56,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One filled outline: (N, 2) points in pixels, convex unless it is the torso."""
+    """One filled outline: (N, 2) points in pixels, convex unless it is the coat or the hair."""
 
     outline: Points
     color: Color
@@ -107,8 +109,8 @@ def _arm(side: int, pose: Pose, look: Look, tone: float) -> list[_Limb]:
     hand = wrist + (wrist - elbow) * 0.22
     return [
         _Limb(wrist, hand, (0.020, 0.017), _shade(look.skin, tone)),
-        _Limb(elbow, wrist, (0.030, 0.023), _shade(look.shirt, tone * 0.95)),
-        _Limb(shoulder, elbow, (0.040, 0.031), _shade(look.shirt, tone * 0.95)),
+        _Limb(elbow, wrist, (0.030, 0.023), _shade(look.coat, tone * 0.95)),
+        _Limb(shoulder, elbow, (0.040, 0.031), _shade(look.coat, tone * 0.95)),
     ]
 
 
@@ -138,11 +140,11 @@ def _capsules(limbs: Sequence[_Limb], projection: Points) -> Points:
     return np.concatenate([tip, root], axis=1)
 
 
-def _torso(yaw: float) -> Points:
-    half = np.hypot(TORSO_LEFT * math.cos(yaw), TORSO_FORWARD * math.sin(yaw))
-    right = np.stack([half, TORSO_UP], axis=1)
-    left = np.stack([-half, TORSO_UP], axis=1)
-    return np.concatenate([right, left[::-1]])
+def _coat(yaw: float, hem: float) -> Points:
+    up = np.maximum(COAT_UP, hem)
+    left, forward = np.interp(up, COAT_UP[::-1], COAT_LEFT[::-1]), np.interp(up, COAT_UP[::-1], COAT_FORWARD[::-1])
+    half = np.hypot(left * math.cos(yaw), forward * math.sin(yaw))
+    return np.concatenate([np.stack([half, up], axis=1), np.stack([-half, up], axis=1)[::-1]])
 
 
 def _hair(yaw: float) -> Points:
@@ -182,7 +184,7 @@ def body(pose: Pose, look: Look) -> list[Part]:
     colors = [limb.color for limb in [*limbs, *far_arm, *near_arm, *head]]
     parts = [Part(outline, color) for outline, color in zip(drawn, colors, strict=True)]
     legs, behind, front, skull = parts[:6], parts[6:9], parts[9:12], parts[12:]
-    torso = [Part(_torso(pose.yaw), look.shirt)]
+    torso = [Part(_coat(pose.yaw, look.hem), look.coat)]
     if turned < 0.5:
         torso, behind = [*torso, *behind], []
     face = _face(pose.yaw, look, projection)

@@ -73,10 +73,10 @@ VISITS = (
     _Visit(3, 0.945, ((42.4, 1.0), (45.6, 0.55), (49.6, 0.55), (53.4, 0.0))),
 )
 LOOKS = (
-    Look(shirt=(120, 62, 30), trousers=(58, 48, 44), shoes=(30, 30, 34), hair=(26, 34, 44), skin=(140, 172, 214)),
-    Look(shirt=(48, 48, 150), trousers=(44, 40, 40), shoes=(40, 42, 60), hair=(40, 70, 104), skin=(150, 182, 226)),
-    Look(shirt=(66, 96, 40), trousers=(92, 66, 48), shoes=(34, 36, 44), hair=(22, 24, 28), skin=(86, 118, 164)),
-    Look(shirt=(58, 46, 60), trousers=(104, 82, 66), shoes=(44, 44, 48), hair=(60, 64, 70), skin=(132, 164, 208)),
+    Look((120, 62, 30), 0.38, trousers=(92, 78, 70), shoes=(34, 34, 38), hair=(26, 34, 44), skin=(140, 172, 214)),
+    Look((48, 48, 150), 0.36, trousers=(78, 80, 86), shoes=(40, 42, 60), hair=(40, 70, 104), skin=(150, 182, 226)),
+    Look((66, 96, 40), 0.42, trousers=(92, 66, 48), shoes=(34, 36, 44), hair=(22, 24, 28), skin=(86, 118, 164)),
+    Look((58, 46, 60), 0.40, trousers=(104, 82, 66), shoes=(44, 44, 48), hair=(60, 64, 70), skin=(132, 164, 208)),
 )
 Box = tuple[float, float, float, float]
 _URI = re.compile(r"demo:(?P<width>[^x@]*)x(?P<height>[^x@]*)@(?P<fps>[^x@]*)")

@@ -1,10 +1,17 @@
 """The demo scene: the same frame from any door, figures where it says they are, and nobody where it says nobody."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from orion.messages import Pixels
-from orion.scene import CYCLE_S, DemoScene
+from orion.messages import Crop, Detections, DetectorSpec, Pixels, SessionSize
+from orion.scene import CYCLE_S, DemoScene, Figure
+from workers.pair import SessionPair
+from workers.pipeline import infer
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
 
 PLAIN = 60
 """Difference in grey levels that neither noise nor light nor a shadow on the floor makes."""
@@ -202,3 +209,44 @@ def test_the_constructor_checks_the_same_limits() -> None:
         DemoScene(640, 63)
     with pytest.raises(ValueError, match="frame rate"):
         DemoScene(640, 480, float("nan"))
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[SessionPair]:
+    paths = [str(MODELS / f"hog_person_{size}.onnx") for size in (640, 320)]
+    pair = SessionPair.load(
+        DetectorSpec(paths[0], paths[1], confidence=0.5, iou=0.45, classes=("person",), provider="cpu", threads=1)
+    )
+    yield pair
+    pair.close()
+
+
+def found(figure: Figure, detections: Detections) -> bool:
+    """Return whether a detection overlaps the figure with an intersection over union of one half or more."""
+    x, y, width, height = figure.xywh
+    for left, top, wide, tall in detections.xywh.tolist():
+        across = min(x + width, left + wide) - max(x, left)
+        down = min(y + height, top + tall) - max(y, top)
+        common = max(0.0, across) * max(0.0, down)
+        if common / (width * height + wide * tall - common) >= 0.5:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("size", [640, 320])
+def test_the_embedded_model_finds_the_figures_and_nobody_in_the_empty_room(
+    embedded: SessionPair, size: SessionSize
+) -> None:
+    scene = DemoScene()
+    whole = Crop(0, 0, scene.width, scene.height, size)
+    hits, empty_frames = [], 0
+    for index in range(0, round(CYCLE_S * scene.fps), 37):
+        figures = scene.figures(index)
+        detections, _ = infer(embedded, frame_of(scene, index), whole)
+        hits += [found(figure, detections) for figure in figures if figure.fully_visible]
+        if not figures:
+            empty_frames += 1
+            assert len(detections) == 0, f"frame {index} shows nobody"
+    assert empty_frames > 10
+    assert len(hits) > 30
+    assert np.mean(hits) >= 0.95
