@@ -161,7 +161,7 @@ def _add_doctor(commands: "argparse._SubParsersAction[Parser]") -> None:
 
 def _add_models(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = _command(commands, "models", None, "look into model files")
-    actions = parser.add_subparsers(metavar="list|inspect|verify", required=True)
+    actions = parser.add_subparsers(metavar="list|inspect|verify|export", required=True)
     for name, help_text in (
         ("list", "list what a folder of models holds"),
         ("verify", "check that the pairs of a folder are complete and run"),
@@ -178,6 +178,15 @@ def _add_models(commands: "argparse._SubParsersAction[Parser]") -> None:
         actions, "inspect", _inspect, "say what a model file is", "orion models inspect yolo11n_640.onnx"
     )
     inspect.add_argument("file", metavar="FILE")
+    export = _command(
+        actions,
+        "export",
+        _export,
+        "make a pair of model files from YOLO weights; needs orion-sensor[export]",
+        "orion models export yolo11n --model-dir models",
+    )
+    export.add_argument("model", metavar="MODEL", help="a name as yolo11n, or a .pt file")
+    export.add_argument("--model-dir", metavar="DIR", default="models", help="where to put it (default: models)")
 
 
 def _add_bench(commands: "argparse._SubParsersAction[Parser]") -> None:
@@ -223,6 +232,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if not Path(arguments.file).exists():
         raise ConfigError(Problem("", f"no such file: {arguments.file!r}"))
     return _python("-m", _CATALOGUE, "inspect", arguments.file)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    return _python("-m", _CATALOGUE, "export", arguments.model, arguments.model_dir)
 
 
 def _bench(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,17 @@ from orion import __version__
 from orion.cli import main
 from orion.config import Config, json_schema
 
-COMMANDS = ["run", "doctor", "models list", "models verify", "models inspect", "bench", "config show", "config schema"]
+COMMANDS = [
+    "run",
+    "doctor",
+    "models list",
+    "models verify",
+    "models inspect",
+    "models export",
+    "bench",
+    "config show",
+    "config schema",
+]
 
 
 @pytest.fixture(autouse=True)

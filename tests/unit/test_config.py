@@ -6,10 +6,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from orion import control, ring
+from orion import ring
 from orion.config import (
     MQTT_PORTS,
-    CommandName,
     Config,
     MqttConfig,
     RingConfig,
@@ -45,7 +44,6 @@ def test_limits_are_those_of_the_modules_that_have_them() -> None:
             RingConfig(slots=slots)
     detector = type(Config().models.person_detector).model_fields["provider"].annotation
     assert set(_choices(detector)) == {"auto", *PROVIDERS}
-    assert control.COMMANDS.keys() <= set(_choices(CommandName))
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
