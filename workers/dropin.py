@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import cv2
 
 from orion.errors import ModelError, WireError
-from orion.messages import AttentionSettings, Crop, Detections, DetectorSpec, Region
+from orion.messages import AttentionSettings, Crop, Detections, DetectorSpec, Region, SessionSize
 from workers import catalogue, framing
 from workers.framing import Command, Frame
 from workers.pair import SessionPair, trim_memory
@@ -131,8 +131,8 @@ def _crop_of(frame: Frame, *, have_320: bool) -> Crop:
     right = min(width, math.ceil((region.x + region.width) * width))
     bottom = min(height, math.ceil((region.y + region.height) * height))
     left, top = min(left, width - 1), min(top, height - 1)
-    size = 320 if frame.target_size == 320 and have_320 else 640
-    return Crop(left, top, max(1, right - left), max(1, bottom - top), 320 if size == 320 else 640)
+    size: SessionSize = 320 if frame.target_size == 320 and have_320 else 640
+    return Crop(left, top, max(1, right - left), max(1, bottom - top), size)
 
 
 def _plain(detections: Detections) -> list[dict[str, Any]]:

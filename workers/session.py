@@ -52,7 +52,9 @@ class Session:
         self.tensor: NDArray[np.floating] = np.zeros((1, 3, size, size), np.float16 if self.card.half else np.float32)
         loaded = time.perf_counter()
         with _readable(path):
-            self._output: NDArray[np.floating] = self._session.run(None, {signature.input_name: self.tensor})[0]
+            warm: NDArray[np.floating] = self._session.run(None, {signature.input_name: self.tensor})[0]
+            # Memory of our own: that of `warm` belongs to a session that a fallback may replace.
+            self._output = warm.copy()
             self._binding = self._bind()
         self._times = ((loaded - started) * 1e3, (time.perf_counter() - loaded) * 1e3)
         self._sha256 = sha256(path)
