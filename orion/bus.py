@@ -161,6 +161,7 @@ class Bus:
         self._settings = settings
         self._on_command = on_command
         self._reporter = _Reporter(on_event, clock)
+        self._outbox = outbox
         self._clock = clock
         self._results = Lane(outbox, settings.replay_delay_s)
         self._health = Lane(memory_limit=_HEALTH_LIMIT)
@@ -394,8 +395,8 @@ class Bus:
         lost = self._results.stats().dropped + self._health.stats().dropped - dropped_before
         if lost:
             log.warning("stopped with %d messages that the broker did not acknowledge; they are lost", lost)
-        if self._results.stats().held:
-            log.warning("%d results wait in the outbox for the next start", self._results.stats().held)
+        if self._outbox is not None and len(self._outbox):
+            log.warning("%d results wait for the next start in %s", len(self._outbox), self._outbox.path)
 
     def _announce(self) -> None:
         if self._link.connection is not None:

@@ -151,6 +151,8 @@ class Lane:
         if self._outbox is None or now < self._outbox_retry_at:
             return
         self.recover(now)
+        if not self._recovered:
+            return
         if self._unsafe() >= STORE_AT or now >= self._oldest_since() + STORE_AFTER_S:
             self.store(now)
         drained = not self._unread_rows() and not self._sent_rows
@@ -205,10 +207,13 @@ class Lane:
         self._dropped += self._unsafe()
         self._sent.clear()
         self._waiting.clear()
+        if self._done:
+            self._remove_done(now)
         if self._outbox is not None:
-            if self._done:
-                self._remove_done(now)
-            self._outbox.close()
+            try:
+                self._outbox.close()
+            except OutboxError as error:
+                self._outbox_failed(error, now)
 
     def _unsafe(self) -> int:
         return len(self._sent) + len(self._waiting)

@@ -187,7 +187,7 @@ def _read_until(child: "subprocess.Popen[str]", number: int) -> None:
 
 
 def test_publisher_killed_during_an_outage(mosquitto: Mosquitto, outbox_path: Path) -> None:
-    with _publisher(str(mosquitto.port), "--outbox", str(outbox_path)) as child:
+    with _publisher(str(mosquitto.port), "--outbox", str(outbox_path), "--period", "0.01") as child:
         _read_until(child, 50)
         mosquitto.kill()
         _read_until(child, 250)

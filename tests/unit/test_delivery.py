@@ -246,7 +246,7 @@ steps = st.lists(
 
 
 @given(steps)
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_is_lost_and_the_order_holds_whatever_happens(todo: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as name:
         world = _World(Path(name))
