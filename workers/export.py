@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 _SIZES: tuple[SessionSize, SessionSize] = (640, 320)
 
 Exporter = Callable[[str, SessionSize, Path], Path]
-"""Writes the ONNX file of a model for one input size somewhere below a folder, and returns its path."""
+"""Writes the ONNX file of a model for one input size into a folder, and returns its path."""
 
 
 def export(model: str, folder: Path, exporter: Exporter) -> list[Path]:
@@ -70,18 +70,18 @@ def commands(model: str, folder: Path) -> list[str]:
 
 
 def _make(name: str, size: SessionSize, hidden: Path, exporter: Exporter, model: str) -> Path:
-    room = hidden / str(size)
-    room.mkdir()
-    return exporter(model, size, room).replace(hidden / f"{name}_fp32_{size}.onnx")
+    return exporter(model, size, hidden).replace(hidden / f"{name}_fp32_{size}.onnx")
 
 
 def _export_with_ultralytics(model: str, size: SessionSize, folder: Path) -> Path:
     yolo: Any = importlib.import_module("ultralytics").YOLO
     weights = Path(model)
-    if weights.suffix == ".pt":
-        # Ultralytics writes beside the weights, wherever those are.
-        shutil.copy(weights, folder / weights.name)
+    # Ultralytics writes beside the weights, and fetches known ones to the path that it is given.
     target = folder / f"{weights.stem}.pt"
+    if weights.suffix == ".pt" and not target.exists():
+        if not weights.is_file():
+            raise ModelError(f"{weights}: expected a file of weights, found none")
+        shutil.copy(weights, target)
     return Path(yolo(str(target)).export(format="onnx", imgsz=size))
 
 
