@@ -219,6 +219,9 @@ class Connection:
         if own is not None:
             own.close()
         self._over = True
+        client = self._client
+        # The callbacks hold this object, which holds the client: without them, both go at once.
+        client.on_connect = client.on_subscribe = client.on_publish = client.on_message = client.on_disconnect = None
 
     def _read(self) -> None:
         self._client.loop_read()
