@@ -1,16 +1,20 @@
 """Which model files make the pair: the ones that are named, the embedded ones, or what a short-lived child finds in a
-folder. Runs at start in the main thread; the long-lived process never loads the catalogue.
+folder. At the start the main thread waits for that child; later the supervisor's thread only looks whether it has
+answered. The long-lived process never loads the catalogue.
 """
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from orion.config import PersonDetectorConfig
-from orion.errors import ModelError
+from orion.errors import EXIT_OK, ModelError
 
 EMBEDDED_HINT = (
     "using the embedded model: it finds upright people, whole bodies, good contrast. For real use get YOLO11: "
@@ -46,14 +50,61 @@ def find_pair(model: PersonDetectorConfig) -> ModelPair:
     return ModelPair(folder / "hog_person_640.onnx", folder / "hog_person_320.onnx", embedded=True)
 
 
+class Search:
+    """A look-up in a folder that goes on in a child. `fileno` becomes readable when `result` has an answer; who begins
+    one ends it with `close`.
+    """
+
+    def __init__(self, folder: Path, size: str) -> None:
+        self._folder = folder
+        self._errors = tempfile.TemporaryFile()
+        self._child = subprocess.Popen(  # noqa: S603 - our own module
+            _command(folder, size), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        os.set_blocking(self.fileno(), False)
+        self._output = b""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        assert self._child.stdout is not None
+        return self._child.stdout.fileno()
+
+    def result(self) -> ModelPair | None:
+        """Return the pair, or None while the child is at work. Raises ModelError when the folder does not hold it."""
+        with suppress(BlockingIOError):
+            while piece := os.read(self.fileno(), 65536):
+                self._output += piece
+            # Its output has ended, so it leaves.
+            code = self._child.wait()
+            self._errors.seek(0)
+            return _answer(self._folder, code, self._output.decode(), self._errors.read().decode(errors="replace"))
+        return None
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        self._child.kill()
+        self._child.wait()
+        assert self._child.stdout is not None
+        self._child.stdout.close()
+        self._errors.close()
+
+
 def _ask_catalogue(folder: Path, size: str) -> ModelPair:
-    command = [sys.executable, "-m", "workers.catalogue", "resolve", str(folder), size]
+    command = _command(folder, size)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LOOKUP_LIMIT_S, check=False)  # noqa: S603
     except subprocess.TimeoutExpired as error:
         raise ModelError(f"models.person_detector.model_dir: {folder} could not be read in time") from error
-    if done.returncode != 0:
-        raise ModelError(f"models.person_detector.model_dir: {done.stderr.strip()}")
-    found = json.loads(done.stdout)
+    return _answer(folder, done.returncode, done.stdout, done.stderr)
+
+
+def _command(folder: Path, size: str) -> list[str]:
+    return [sys.executable, "-m", "workers.catalogue_cli", "resolve", str(folder), size]
+
+
+def _answer(folder: Path, code: int, output: str, errors: str) -> ModelPair:
+    if code != EXIT_OK:
+        raise ModelError(f"models.person_detector.model_dir: {errors.strip() or f'{folder} cannot be read'}")
+    found = json.loads(output)
     small = found["model_320"]
     return ModelPair(Path(found["model_640"]), Path(small) if small else None)

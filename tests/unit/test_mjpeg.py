@@ -51,6 +51,7 @@ def test_a_part_may_hold_the_boundary_if_its_length_is_given() -> None:
         (b"--cut\r\nContent-Length: 999999999\r\n\r\n", "too large"),
         (b"--cut\r\n\r\n" + bytes(MAX_PICTURE_BYTES + 1), "without an end"),
     ],
+    ids=["no boundary", "endless header", "too large", "endless picture"],
 )
 def test_garbage_is_refused_before_it_fills_the_memory(data: bytes, what: str) -> None:
     with pytest.raises(SourceError, match=what):
