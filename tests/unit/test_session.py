@@ -118,7 +118,7 @@ def test_a_frame_allocates_nothing_large(tmp_path: Path) -> None:
     infer(pair, frame, crop)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 100_000
+    assert peak < 200_000, "a canvas or a tensor has millions of bytes"
 
 
 class Failing:
