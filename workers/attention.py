@@ -23,8 +23,8 @@ from orion.messages import (
 from workers.boxes import Boxes, corners, covered, crop_box, cut, overlaps, union
 from workers.motion import Picture, Watch, picture_step, sample
 from workers.pipeline import Timings
-from workers.planner import NEAR_SCALE, Observation, Planner
-from workers.plans import Plan, scale
+from workers.planner import Observation, Planner
+from workers.plans import NEAR_SCALE, Plan, scale
 
 Look = Callable[[Crop], tuple[Detections, Timings]]
 """Runs the session of a crop on it: boxes in frame pixels, and what it took."""

@@ -32,7 +32,7 @@ LEAST_AREA = 6
 LEAST_EXTENT = 30
 """The smallest change that could be a person: so many pixels of the picture, and a connected piece whose longer side is
 that part of the picture's, 21 pixels in the 640 session's input. What moves slowly adds up until it is larger."""
-LIGHT_STEP = 0.12
+LIGHT_STEP = 0.18
 """Relative change of the light as a whole from which it is not corrected alone but looked at."""
 
 RESTLESS_S = 1.0

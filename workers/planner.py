@@ -27,7 +27,7 @@ from workers.boxes import (
 )
 from workers.history import History
 from workers.motion import Change
-from workers.plans import Option, Plan, crop_around, proposals, scale, whole
+from workers.plans import NEAR_SCALE, Option, Plan, crop_around, proposals, scale, whole
 from workers.recall import Recall
 from workers.rumours import Rumours
 from workers.suggest import suggest_region
@@ -42,14 +42,14 @@ HELD_IOU = 0.85
 """Overlap below which a held box is wrong."""
 EXACT_LIKENESS = 0.92
 """Least likeness of a cheap plan's boxes to a rescan's from which its boxes may be held: room for `HELD_IOU`."""
-NEAR_SCALE = 0.75
-"""Scale, relative to a whole frame at 640, from which a crop shows who else is in it."""
-ZONE_MARGIN = 0.2
+ZONE_MARGIN = 0.18
 """How far a person's own motion reaches beyond the box, in body heights, between frames that are close in time."""
 ZONE_SPEED, MOST_MARGIN = 0.8, 0.5
 """What is added for each second between frames (walking is about 0.8 body heights a second), and the limit."""
 NEAR_SHARE = 0.06
 """Motion within that share of the frame's longer side of earlier motion goes on there."""
+FOLLOWED = 3
+"""Of so many looks at motion that goes on, one is a rescan: a newcomer whom only that one shows waits for two more."""
 UNPLANNED = ("off", "no_regions")
 """Reasons of frames that go whole through the 640 session whatever is in them."""
 
@@ -86,7 +86,7 @@ class Planner:
         self._confirmation = Confirmation()
         self._rumours = Rumours()
         self._stirred = NONE
-        self._followed = False
+        self._followed = 0
         self._last_full_s = -math.inf
         self._last_s = math.inf
         self._interval_s = 0.0
@@ -181,13 +181,13 @@ class Planner:
 
     def _follow(self, movers: Boxes, plan: Plan | None) -> Plan:
         """Return how to look at motion outside of what the plan covers: a rescan at once; where the motion goes on and
-        the rescan explained nothing, every second time only a crop that has it too.
+        the rescan explained nothing, most of the time only a crop that has it too.
         """
         seen = self._seen
         reach = np.array([-1, -1, 1, 1]) * max(seen.frame_size) * NEAR_SHARE
         goes_on = bool((covered(movers, self._stirred + reach) >= 0.5).all())
-        self._followed = goes_on and not self._followed
-        if not self._followed or seen.cost_ratio <= 1 or (plan is None and len(self._people)):
+        self._followed = (self._followed + 1) % FOLLOWED if goes_on else 0
+        if self._followed == 0 or seen.cost_ratio <= 1 or (plan is None and len(self._people)):
             return self._full("motion")
         crop = crop_around(union(np.concatenate([self.zones, self._focus()[0], movers])), seen.frame_size, 320)
         if scale(crop, seen.frame_size) < NEAR_SCALE:
@@ -226,10 +226,13 @@ class Planner:
 
     def _options(self) -> list[Option]:
         seen = self._seen
-        zones = np.concatenate([self.zones, self._focus()[0]])
-        if len(zones) == 0:
+        focus, source = self._focus()
+        everything = np.concatenate([self.zones, focus])
+        if len(everything) == 0:
             return []
-        return proposals(zones, self._people, seen.frame_size, seen.cost_ratio, seen.settings.min_person_px)
+        zones = self.zones if source == "python_suggested" else everything
+        around = union(everything)
+        return proposals(zones, around, self._people, seen.frame_size, seen.cost_ratio, seen.settings.min_person_px)
 
     def _near(self, option: Option) -> bool:
         return all(scale(crop, self._seen.frame_size) >= NEAR_SCALE for crop in option[1])

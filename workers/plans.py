@@ -12,6 +12,11 @@ from orion.messages import AttentionSource, Crop, Region, SessionSize
 from workers.boxes import Boxes, areas, crop_box, union
 
 PlanKind = Literal["held", "crop_320", "crops_320", "whole_320", "crop_640", "whole_640"]
+NEAR_SCALE = 0.75
+"""Scale, relative to a whole frame at 640, from which a crop shows who else is in it."""
+WORTHWHILE_SCALE = 0.6
+"""Scale below which a crop is no better than the whole frame through the same session, which has 0.5."""
+
 Purpose = Literal["answer", "check", "trial"]
 """Why a plan is run: for the frame's answer; to correct the answer that a cheap plan gave on the same picture; or only
 to learn whether it would have done."""
@@ -85,19 +90,20 @@ Option = tuple[PlanKind, tuple[Crop, ...]]
 
 
 def proposals(
-    zones: Boxes, people: Boxes, frame_size: tuple[int, int], ratio: float, min_person_px: int
+    zones: Boxes, around: Boxes, people: Boxes, frame_size: tuple[int, int], ratio: float, min_person_px: int
 ) -> list[Option]:
     """Return the plans that are cheaper than a whole frame at 640, in the order in which to try them.
 
-    `zones` (N, 4), N > 0, are what must be seen, `people` (M, 4) who is known there. A crop that loses no scale comes
-    first, then the whole frame, then other crops; those that would show somebody less than `min_person_px` tall come
-    last.
+    `zones` (N, 4), N > 0, are what must be seen, `around` (4,) is what a single crop is made for (all of them and what
+    the strategy adds), `people` (M, 4) who is known there. A crop that loses little scale
+    comes first, then the whole frame, then other crops; those that would show somebody less than `min_person_px` tall
+    come last.
     """
-    one = (crop_around(union(zones), frame_size, 320),)
+    one = (crop_around(around, frame_size, 320),)
     options: list[Option] = [("whole_320", (whole(frame_size, 320),))]
-    if max(one[0].width, one[0].height) < 0.95 * max(frame_size):
+    if scale(one[0], frame_size) >= WORTHWHILE_SCALE:
         options.append(("crop_320", one))
-        if scale(one[0], frame_size) >= 1 or areas(crop_box(one[0]))[0] < SMALL_AREA:
+        if scale(one[0], frame_size) >= NEAR_SCALE or areas(crop_box(one[0]))[0] < SMALL_AREA:
             options.reverse()
     several = clusters(zones, frame_size)
     if 1 < len(several) < ratio:

@@ -39,14 +39,14 @@ def velocity(history: tuple[Region, ...], threshold: float, factor: float, max_e
     before, in shares of the frame: where |v| (the longer of both axes) exceeds `threshold`, each axis grows by
     min(factor * |v_axis|, max_expansion) on the side that v_axis points to; else R(t) = S(t). Clamped to the frame.
     """
-    edges = _edges(history[-1])
-    if len(history) > 1:
-        before = _edges(history[-2])
-        way = ((edges + np.roll(edges, 2)) - (before + np.roll(before, 2)))[:2] / 2
-        if np.abs(way).max() > threshold:
-            ahead = np.clip(factor * way, -max_expansion, max_expansion)
-            edges = edges + np.concatenate([np.minimum(ahead, 0), np.maximum(ahead, 0)])
-    return _region(np.clip(edges, 0, 1))
+    if len(history) < 2:
+        return history[-1]
+    edges, before = _edges(history[-1]), _edges(history[-2])
+    way = ((edges + np.roll(edges, 2)) - (before + np.roll(before, 2)))[:2] / 2
+    if np.abs(way).max() <= threshold:
+        return history[-1]
+    ahead = np.clip(factor * way, -max_expansion, max_expansion)
+    return _region(np.clip(edges + np.concatenate([np.minimum(ahead, 0), np.maximum(ahead, 0)]), 0, 1))
 
 
 def _edges(region: Region) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -79,11 +79,12 @@ class Confirmation:
             self.kind = None
 
     def next_trial(self, options: list[Option], time_s: float) -> Option | None:
-        """Return which of `options`, in order, should be tried now; None to wait."""
-        for option in options:
-            times, ready_s = self._failed.get(option[0], (0, -math.inf))
-            if time_s >= ready_s:
-                return option
-            if times < PATIENCE:
-                return None
-        return None
+        """Return which of `options`, in order, should be tried now; None to wait. One that failed `PATIENCE` times in
+        a row is waited for no longer, and comes after those that did not.
+        """
+        records = [(option, *self._failed.get(option[0], (0, -math.inf))) for option in options]
+        hopeful = [(option, ready_s) for option, times, ready_s in records if times < PATIENCE]
+        if hopeful:
+            option, ready_s = hopeful[0]
+            return option if time_s >= ready_s else None
+        return next((option for option, _, ready_s in records if time_s >= ready_s), None)
