@@ -9,6 +9,7 @@ import argparse
 import multiprocessing
 import os
 import selectors
+import socket
 import struct
 import subprocess
 import sys
@@ -49,6 +50,7 @@ SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "4K": (
 _LIMIT_S = 30.0
 """For anything that another process owes; far beyond what is measured."""
 _SLOTS = 4
+_FRAME_MESSAGE_BYTES = 600
 _LENGTH = struct.Struct(">I")
 _ATTENTION = AttentionSettings(mode="off")
 
@@ -223,6 +225,40 @@ def _read(stream: BinaryIO | Any) -> dict[str, Any] | None:
     return message
 
 
+class SocketWay:
+    """A few hundred bytes there and back between two processes, and nothing else: what no way can go below."""
+
+    name = "socket alone"
+
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._child = multiprocessing.get_context("spawn").Process(target=serve_socket, args=(theirs,), daemon=True)
+        self._child.start()
+        theirs.close()
+
+    def stage(self, picture: Pixels) -> None:
+        """Nothing comes before the clock."""
+
+    def trip(self, picture: Pixels, number: int) -> Answer:
+        """Send as many bytes as a frame's message has, and give the answer that the child of another way would."""
+        self._ours.send(bytes(_FRAME_MESSAGE_BYTES))
+        if len(self._ours.recv(_FRAME_MESSAGE_BYTES)) != _FRAME_MESSAGE_BYTES:
+            raise RuntimeError("the child on the socket has left")
+        return answer_to(picture, number)
+
+    def close(self) -> None:
+        """End the child by the end of its input."""
+        self._ours.close()
+        self._child.join()
+
+
+def serve_socket(end: socket.socket) -> None:
+    """Send back what comes until the end of file; what the child of `SocketWay` runs."""
+    with end:
+        while message := end.recv(_FRAME_MESSAGE_BYTES):
+            end.send(message)
+
+
 class QueueWay:
     """Arrays put into a `multiprocessing.Queue`, answers out of another."""
 
@@ -270,8 +306,10 @@ class Plan:
 
 
 @contextmanager
-def _children() -> Iterator[tuple[RingWorker, PipeWay, QueueWay]]:
+def _children() -> Iterator[tuple[RingWorker, PipeWay, QueueWay, SocketWay]]:
     with ExitStack() as stack:
+        sockets = SocketWay()
+        stack.callback(sockets.close)
         worker = RingWorker()
         stack.callback(worker.close)
         pipes = PipeWay()
@@ -280,19 +318,19 @@ def _children() -> Iterator[tuple[RingWorker, PipeWay, QueueWay]]:
         stack.callback(queues.close)
         if not isinstance(worker.receive(), Ready):
             raise TypeError("the worker could not start")
-        yield worker, pipes, queues
+        yield worker, pipes, queues, sockets
 
 
 def measure(plan: Plan) -> list[Row]:
     """Return one row for each size and way. Raises RuntimeError when an answer is not right."""
     rows: list[Row] = []
-    with _children() as (worker, pipes, queues):
+    with _children() as (worker, pipes, queues, sockets):
         for name in plan.sizes:
             with ExitStack() as stack:
                 rings = [RingWay(worker, SIZES[name], in_place=in_place) for in_place in (False, True)]
                 for ring in rings:
                     stack.callback(ring.close)
-                times_ms = measure_ways([*rings, pipes, queues], SIZES[name], plan)
+                times_ms = measure_ways([*rings, pipes, queues, sockets], SIZES[name], plan)
             base = float(np.median(times_ms[pipes.name]))
             for way, durations_ms in times_ms.items():
                 found = spread(durations_ms)

@@ -136,9 +136,9 @@ def _plain_dataclass(kind: type) -> _Plain:
 
 def _plain_detections(value: Detections) -> dict[str, Any]:
     return {
-        "xywh": value.xywh.tolist(),
-        "confidence": value.confidence.tolist(),
-        "class_id": value.class_id.tolist(),
+        "xywh": value.xywh.tobytes(),
+        "confidence": value.confidence.tobytes(),
+        "class_id": value.class_id.tobytes(),
     }
 
 
@@ -239,6 +239,10 @@ def _found(value: Any) -> str:
     return f"{found!s:.200}"
 
 
+_LEAST = np.array([0, 0, 1, 1], np.int32)
+"""x, y, width and height of the smallest box there can be."""
+
+
 def _detections_check(where: str) -> _Check:
     """Return the check of boxes as `Detections` describes them: whole numbers, sides above zero, confidences 0..1."""
     keys = frozenset({"xywh", "confidence", "class_id"})
@@ -248,18 +252,17 @@ def _detections_check(where: str) -> _Check:
             raise WireError(f"{where} must have xywh, confidence and class_id, not {_found(value)}")
         try:
             detections = Detections(
-                np.array(value["xywh"], np.int32).reshape(-1, 4),
-                np.array(value["confidence"], np.float32),
-                np.array(value["class_id"], np.int32),
+                np.frombuffer(value["xywh"], np.int32).reshape(-1, 4),
+                np.frombuffer(value["confidence"], np.float32),
+                np.frombuffer(value["class_id"], np.int32),
             )
-        except (ValueError, TypeError, OverflowError) as error:
+        except (ValueError, TypeError) as error:
             raise WireError(f"{where}: {error}") from error
         if len(detections):
-            left, top, width, height = detections.xywh.min(axis=0).tolist()
-            if min(left, top) < 0 or min(width, height) <= 0:
+            if (detections.xywh < _LEAST).any():
                 raise WireError(f"{where}.xywh must lie in the frame with sides above zero")
-            # As negation, so that NaN is refused too.
-            if not (detections.confidence.min() >= 0 and detections.confidence.max() <= 1):
+            # As a negation, so that NaN is refused too.
+            if not (np.abs(detections.confidence - 0.5) <= 0.5).all():
                 raise WireError(f"{where}.confidence must be in 0..1")
         return detections
 

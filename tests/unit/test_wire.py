@@ -86,9 +86,14 @@ def frame(**changes: Any) -> bytes:
     return content
 
 
-def result(**changes: Any) -> bytes:
+def result(xywh: Any = (), confidence: Any = (), class_id: Any = ()) -> bytes:
+    """Return a result with these boxes, packed as a worker that checks nothing would."""
     envelope = msgpack.unpackb(encode(MESSAGES[5]))
-    envelope[2]["outcome"]["detections"] |= changes
+    envelope[2]["outcome"]["detections"] = {
+        "xywh": np.array(xywh, np.int32).tobytes(),
+        "confidence": np.array(confidence, np.float32).tobytes(),
+        "class_id": np.array(class_id, np.int32).tobytes(),
+    }
     content: bytes = msgpack.packb(envelope)
     return content
 
@@ -117,7 +122,7 @@ def result(**changes: Any) -> bytes:
         (result(xywh=[[0, 0, 5, 5]], confidence=[1.5], class_id=[0]), "in 0..1"),
         (result(xywh=[[0, 0, 5, 5]], confidence=[float("nan")], class_id=[0]), "in 0..1"),
         (result(xywh=[[0, 0, 5]], confidence=[0.5], class_id=[0]), "detections"),
-        (result(xywh=[[0, 0, 5, 2**40]], confidence=[0.5], class_id=[0]), "detections"),
+        (result(xywh=[[0, 0, 5, 5]], confidence=[-0.01], class_id=[0]), "in 0..1"),
         (result(confidence=[0.5]), "shapes differ"),
         (b"\x81" * 300_000, "larger than"),
     ],
