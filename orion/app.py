@@ -8,28 +8,26 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from rich.console import Console
 
 from orion import bus as buses
-from orion import dispatch, lock, log, lookup, report, uri
+from orion import lock, log, lookup, persist, reconfigure, report
 from orion.broker import EmbeddedBroker
 from orion.bus import Bus, BusSettings, IncomingCommand, Topic
-from orion.capture import CaptureSettings
+from orion.commands import Commands
 from orion.config import Config, broker_address, source_kind
 from orion.display import Display, summary
 from orion.errors import EXIT_OK
 from orion.mailbox import Mailbox
-from orion.messages import DetectorSpec
 from orion.mqtt import TlsSettings
 from orion.outbox import Outbox
 from orion.outlet import Outlets, Painter
 from orion.results import ResultWriter
 from orion.signals import STOP_SIGNALS
-from orion.source import Source, make_source
-from orion.stream import RingMaker, Stream, StreamSettings
+from orion.source import make_source
+from orion.stream import RingMaker, Stream
 from orion.supervisor import BusEvent, CommandReceived, Post, StopRequested, Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec
 
@@ -48,8 +46,11 @@ class Identity:
     run_id: str
 
 
-def run(config: Config) -> int:
-    """Run the instance until it is done and return the exit code. Raises OrionError when it cannot run (on)."""
+def run(base: Config, config: Config) -> int:
+    """Run the instance until it is done and return the exit code. Raises OrionError when it cannot run (on).
+
+    `config` is `base` with the changes that were made by command in an earlier run.
+    """
     log.setup(config.log.level, config.log.format, config.instance_id)
     identity = Identity(config.instance_id, uuid.uuid4().hex[:12])
     sources = {stream.stream_id: make_source(stream.source) for stream in config.streams}
@@ -68,9 +69,14 @@ def run(config: Config) -> int:
         ending: list[Callable[[], None]] = []
         stack.callback(lambda: [show() for show in ending])
         outlets = _start_outlets(config, bus, _notes(config, identity, broker_url), stack)
-        streams = _streams(config, sources, rings, mailbox)
+        streams = [
+            Stream(reconfigure.stream_settings(config, stream), sources[stream.stream_id], rings, mailbox)
+            for stream in config.streams
+        ]
         supervisor = Supervisor(_settings(config, identity, specs), streams, rings, mailbox, outlets)
-        supervisor.extra = _static_state(config, bus)
+        commands = Commands(supervisor, base, config, persist.changes_file(identity.instance_id))
+        supervisor.controller = commands
+        supervisor.extra = lambda: commands.describe() | {"emitter": None if bus is None else asdict(bus.stats)}
         stack.callback(lambda: ending.append(_show_summary(supervisor)))
         stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
         supervisor.run()
@@ -78,27 +84,22 @@ def run(config: Config) -> int:
 
 
 def _settings(config: Config, identity: Identity, specs: list[WorkerSpec]) -> SupervisorSettings:
-    deadline = config.workers.frame_deadline_s
     return SupervisorSettings(
         instance_id=identity.instance_id,
         room_id=config.room_id,
         run_id=identity.run_id,
         workers=specs,
-        frame_deadline_s=None if deadline == "auto" else deadline,
-        forbidden_commands=frozenset(config.control.forbid),
+        frame_deadline_s=reconfigure.frame_deadline_s(config),
     )
 
 
 def _worker_specs(config: Config) -> list[WorkerSpec]:
     """Return what each worker process is given at its start."""
-    workers = config.workers
-    count, threads = dispatch.shares(
-        len(os.sched_getaffinity(0)),
-        len(config.streams),
-        None if workers.count == "auto" else workers.count,
-        None if workers.threads == "auto" else workers.threads,
-    )
-    detector = _detector_spec(config, threads)
+    count, threads = reconfigure.worker_shares(config)
+    pair = lookup.find_pair(config.models.person_detector)
+    if pair.embedded and any(source_kind(stream.source) != "demo" for stream in config.streams):
+        _log.warning(lookup.EMBEDDED_HINT)
+    detector = reconfigure.detector_spec(config, pair, threads)
     return [
         WorkerSpec(
             worker_id=f"w{number}",
@@ -111,37 +112,6 @@ def _worker_specs(config: Config) -> list[WorkerSpec]:
         )
         for number in range(count)
     ]
-
-
-def _detector_spec(config: Config, threads: int) -> DetectorSpec:
-    model = config.models.person_detector
-    pair = lookup.find_pair(model)
-    if pair.embedded and any(source_kind(stream.source) != "demo" for stream in config.streams):
-        _log.warning(lookup.EMBEDDED_HINT)
-    return DetectorSpec(
-        model_640=str(pair.model_640),
-        model_320=None if pair.model_320 is None else str(pair.model_320),
-        confidence=model.confidence,
-        iou=model.iou,
-        classes=model.classes,
-        provider=model.provider,
-        threads=threads,
-    )
-
-
-def _streams(config: Config, sources: Mapping[str, Source], rings: RingMaker, mailbox: Mailbox[Post]) -> list[Stream]:
-    streams = []
-    for stream in config.streams:
-        capture = CaptureSettings(config.run.every_frame, config.run.frames, stream.rate_hz)
-        settings = StreamSettings(
-            stream_id=stream.stream_id,
-            room_id=config.room_for(stream),
-            uri=uri.mask(stream.source),
-            attention=config.attention_for(stream),
-            capture=capture,
-        )
-        streams.append(Stream(settings, sources[stream.stream_id], rings, mailbox))
-    return streams
 
 
 def _start_broker(config: Config, stack: ExitStack) -> str | None:
@@ -181,16 +151,11 @@ def _start_bus(
         if notice.name in _EVENTS:
             mailbox.post(BusEvent(notice.name, {"reason": notice.reason, "count": notice.count}))
 
-    path = mqtt.outbox.path or _state_folder(identity.instance_id) / "outbox.sqlite3"
+    path = mqtt.outbox.path or persist.state_folder(identity.instance_id) / "outbox.sqlite3"
     bus = Bus(settings, on_command, on_event, Outbox(path, mqtt.outbox.max_messages))
     bus.start()
     stack.callback(bus.stop, config.shutdown_timeout_s / 4)
     return bus
-
-
-def _state_folder(instance_id: str) -> Path:
-    state = os.environ.get("XDG_STATE_HOME")
-    return (Path(state) if state else Path.home() / ".local" / "state") / "orion" / instance_id
 
 
 def _start_outlets(config: Config, bus: Bus | None, notes: list[str], stack: ExitStack) -> Outlets:
@@ -226,16 +191,6 @@ def _notes(config: Config, identity: Identity, broker_url: str | None) -> list[s
         notes.append("Your own camera and model: orion run --source rtsp://... --model-dir DIR --model-size n")
     notes.append("Ctrl-C stops.")
     return notes
-
-
-def _static_state(config: Config, bus: Bus | None) -> Callable[[], dict[str, Any]]:
-    """Return what `get_status` tells beside the supervisor's own state: configuration and broker."""
-    public = config.public()
-    return lambda: {
-        "config": public,
-        "changed": [],
-        "emitter": None if bus is None else asdict(bus.stats),
-    }
 
 
 def _show_summary(supervisor: Supervisor) -> Callable[[], None]:

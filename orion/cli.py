@@ -211,7 +211,9 @@ def _options(arguments: argparse.Namespace) -> Mapping[str, Any]:
 def _run(arguments: argparse.Namespace) -> int:
     from orion import app, settings  # noqa: PLC0415
 
-    return app.run(settings.load(_options(arguments), os.environ, Path.cwd()))
+    options, cwd = _options(arguments), Path.cwd()
+    config = settings.load(options, os.environ, cwd)
+    return app.run(config, settings.load_changed(config, options, os.environ, cwd))
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

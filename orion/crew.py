@@ -7,13 +7,43 @@ import random
 import selectors
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from orion import restart
 from orion.errors import EXIT_BOOT_FAILED, ModelError, WireError
-from orion.handle import Absent, Alive, Busy, Condemned, Failed, Idle, Leaving, Starting, WorkerHandle, WorkerProcess
+from orion.exchange import Exchange
+from orion.handle import (
+    Absent,
+    Alive,
+    Busy,
+    Condemned,
+    Failed,
+    Idle,
+    Leaving,
+    Query,
+    Starting,
+    WorkerHandle,
+    WorkerProcess,
+)
 from orion.ledger import Lease
-from orion.messages import BootFailure, DetectorInfo, FrameFailure, FrameMessage, FrameResult, Message, Ready, Stop
+from orion.messages import (
+    AttentionDescribed,
+    BootFailure,
+    Committed,
+    DescribeAttention,
+    DetectorInfo,
+    DetectorSpec,
+    Forget,
+    FrameFailure,
+    FrameMessage,
+    FrameResult,
+    Message,
+    Prepared,
+    PrepareFailed,
+    Ready,
+    Stop,
+)
 from orion.worker import WorkerSpec
 
 _log = logging.getLogger(__name__)
@@ -24,6 +54,8 @@ _HUNG_LEAST_S = 1.5
 """... but never sooner than this: a busy machine is slow, not stuck."""
 _START_LIMIT_S = 60.0
 _REAP_S = 1.0
+_LEAVE_LIMIT_S = 5.0
+"""What a worker gets that is told to leave: it lets its sessions go."""
 
 
 class Listener(Protocol):
@@ -31,6 +63,9 @@ class Listener(Protocol):
 
     def ready(self, handle: WorkerHandle, info: DetectorInfo) -> None:
         """Take note that a worker may be given frames."""
+
+    def reloaded(self, handle: WorkerHandle, info: DetectorInfo, load_ms: float) -> None:
+        """Take note that a worker answers with another pair of models from now on."""
 
     def answered(self, handle: WorkerHandle, busy: Busy, answer: FrameResult | FrameFailure) -> None:
         """Take the answer to a leased frame; the lease is the listener's to end."""
@@ -59,7 +94,12 @@ class Crew:
         self.handles = {spec.worker_id: WorkerHandle(spec.worker_id, Absent(0.0)) for spec in specs}
         self._specs = {spec.worker_id: spec for spec in specs}
         self._policy = policy
-        self._fixed_deadline_s = frame_deadline_s
+        self.fixed_deadline_s = frame_deadline_s
+        """How long a frame may take; None goes by measured times."""
+        self.exchange: Exchange | None = None
+        """The change of models that was begun last."""
+        self._exchanges = 0
+        self._queries = 0
         self._selector = selector
         self._listener = listener
         self._random = random.Random()
@@ -74,7 +114,7 @@ class Crew:
 
     def next_deadline_s(self) -> float:
         """Return when `turn` must be called at the latest."""
-        deadlines = [float("inf")]
+        deadlines = [self.exchange.deadline_s if self.exchange is not None else float("inf")]
         for handle in self:
             match handle.state:
                 case Starting(deadline_s=due_s) | Busy(deadline_s=due_s) | Leaving(deadline_s=due_s):
@@ -91,24 +131,75 @@ class Crew:
         for handle in self:
             match handle.state:
                 case Starting(deadline_s=deadline_s) if now_s >= deadline_s:
-                    self._condemn(handle, f"not ready after {_START_LIMIT_S:g} s")
+                    self.condemn(handle, f"not ready after {_START_LIMIT_S:g} s")
                 case Busy(deadline_s=deadline_s, stream_id=stream_id) if now_s >= deadline_s:
-                    self._condemn(handle, f"hung on a frame of {stream_id}")
+                    self.condemn(handle, f"hung on a frame of {stream_id}")
                 case Leaving(deadline_s=deadline_s) if now_s >= deadline_s:
-                    self._condemn(handle, "closed its socket and does not leave")
+                    self.condemn(handle, "closed its socket and does not leave")
                 case Absent(start_s=start_s) if now_s >= start_s:
                     self._start(handle)
+                case Idle(process=process) if handle.restart_asked:
+                    self._dismiss(handle, process)
                 case _:
                     pass
+        if self.exchange is not None:
+            self.exchange.turn(now_s)
+
+    def change_models(self, spec: DetectorSpec) -> Exchange:
+        """Begin to change the pair of all workers; at most one change at a time."""
+        assert self.exchange is None or self.exchange.swap.over
+        self._exchanges += 1
+        self.exchange = Exchange(self._exchanges, spec, self, time.monotonic())
+        return self.exchange
+
+    def adopt(self, spec: DetectorSpec) -> None:
+        """Start workers with this pair of models from now on."""
+        self._specs = {worker_id: replace(worker, detector=spec) for worker_id, worker in self._specs.items()}
+
+    @property
+    def detector(self) -> DetectorSpec:
+        """Return what workers are started with."""
+        return next(iter(self._specs.values())).detector
+
+    def forget(self, worker_id: str, stream_id: str) -> None:
+        """Let a worker drop what it keeps of a stream; one that is not READY keeps nothing."""
+        handle = self.handles.get(worker_id)
+        if handle is not None and isinstance(handle.state, Idle | Busy):
+            self._say(handle, handle.state.process, Forget(stream_id))
+
+    def describe_attention(self, worker_id: str, stream_id: str) -> Query:
+        """Ask a worker what attention keeps of a stream; one that is not READY keeps nothing."""
+        self._queries += 1
+        query = Query(self._queries)
+        handle = self.handles.get(worker_id)
+        if handle is None or not isinstance(handle.state, Idle | Busy):
+            query.over = True
+        else:
+            handle.queries[query.number] = query
+            self._say(handle, handle.state.process, DescribeAttention(query.number, stream_id))
+        return query
+
+    def restart(self, handle: WorkerHandle) -> None:
+        """Let a worker leave after the frame that it has, and start it anew; one that was given up gets another try."""
+        match handle.state:
+            case Failed() | Absent():
+                handle.deaths_s.clear()
+                handle.boot_failures = 0
+                handle.state = Absent(time.monotonic())
+            case Starting():
+                handle.restart_asked = True
+                self.condemn(handle, "is to start anew")
+            case _:
+                handle.restart_asked = True
 
     def give(self, handle: WorkerHandle, idle: Idle, lease: Lease, message: FrameMessage) -> None:
         """Hand a leased frame to an idle worker."""
         handle.frames_received += 1
-        deadline_s = time.monotonic() + self._frame_deadline_s(idle.info)
+        deadline_s = time.monotonic() + self.frame_deadline_s(idle.info)
         stream_id = message.request.stream_id
         handle.state = Busy(idle.process, idle.info, stream_id, message.lease, lease, deadline_s)
         if not idle.process.channel.send(message):
-            self._condemn(handle, "does not take messages")
+            self.condemn(handle, "does not take messages")
 
     def close(self, deadline_s: float) -> None:
         """Let frames in work be answered, tell the workers to leave, then end what is left.
@@ -148,11 +239,11 @@ class Crew:
             for message in process.received():
                 self._take(handle, message)
         except WireError as error:
-            self._condemn(handle, f"sent what is no message: {error}")
+            self.condemn(handle, f"sent what is no message: {error}")
         if process.at_end:
             # Its end is readable for ever now; the sentinel tells the rest.
             self._selector.unregister(process.channel.fileno())
-            if not isinstance(handle.state, Condemned):
+            if not isinstance(handle.state, Condemned | Leaving):
                 handle.state = Leaving(process, time.monotonic() + _REAP_S, _busy(handle.state))
 
     def _take(self, handle: WorkerHandle, message: Message) -> None:
@@ -162,21 +253,46 @@ class Crew:
                 handle.state = Idle(process, info)
                 handle.boot_failures, handle.boot_failure = 0, None
                 self._listener.ready(handle, info)
-                handle.was_ready = True
+                handle.times_ready += 1
+                if self.exchange is not None:
+                    self.exchange.ask(handle)
             case BootFailure(kind=kind, message=text, traceback=traceback), Starting():
                 handle.boot_failure = message
                 _log.error("%s could not start: %s: %s\n%s", handle.worker_id, kind, text, traceback)
             case (FrameResult() | FrameFailure()) as answer, Busy() as busy if answer.lease == busy.lease_id:
                 handle.state = Idle(busy.process, busy.info)
                 self._listener.answered(handle, busy, answer)
-            case _, Condemned():
+            case (Prepared() | PrepareFailed() | Committed()) as news, Idle() | Busy():
+                self._take_news(handle, news)
+            case AttentionDescribed(query=number, stats=stats), Idle() | Busy():
+                if query := handle.queries.pop(number, None):
+                    query.over, query.stats = True, stats
+            case _, Condemned() | Leaving():
                 pass
             case _:
-                self._condemn(handle, f"sent {type(message).__name__} out of turn")
+                self.condemn(handle, f"sent {type(message).__name__} out of turn")
+
+    def _take_news(self, handle: WorkerHandle, news: Prepared | PrepareFailed | Committed) -> None:
+        """Pass on what a worker says about a change of models."""
+        exchange = self.exchange
+        if exchange is not None and exchange.take(handle, news, time.monotonic()):
+            loaded = exchange.swap.loaded[handle.worker_id]
+            self._listener.reloaded(handle, loaded.info, loaded.load_ms)
+
+    def _say(self, handle: WorkerHandle, process: WorkerProcess, message: Message) -> None:
+        if not process.channel.send(message):
+            self.condemn(handle, "does not take messages")
 
     # Lives and deaths.
 
+    def _dismiss(self, handle: WorkerHandle, process: WorkerProcess) -> None:
+        """Tell an idle worker to leave."""
+        process.channel.send(Stop())
+        handle.state = Leaving(process, time.monotonic() + _LEAVE_LIMIT_S, None)
+
     def _start(self, handle: WorkerHandle) -> None:
+        if self.exchange is not None:
+            self.exchange.swap.starting(handle.worker_id)
         process = WorkerProcess(self._specs[handle.worker_id])
         handle.restarts += handle.down_since_s is not None
         handle.state = Starting(process, time.monotonic() + _START_LIMIT_S)
@@ -184,7 +300,7 @@ class Crew:
         self._selector.register(process.channel.fileno(), read, lambda: self._readable(handle, process))
         self._selector.register(process.sentinel, read, lambda: self._ended(handle, process))
 
-    def _condemn(self, handle: WorkerHandle, reason: str) -> None:
+    def condemn(self, handle: WorkerHandle, reason: str) -> None:
         """Kill a worker; what it holds stays its own until it is reaped."""
         assert isinstance(handle.state, Alive)
         if isinstance(handle.state, Condemned):
@@ -205,8 +321,14 @@ class Crew:
         code = process.reap(_REAP_S)
         handle.last_end = state.reason if isinstance(state, Condemned) else _explain(code)
         handle.down_since_s = time.monotonic()
+        handle.let_queries_go()
+        if self.exchange is not None:
+            self.exchange.swap.ended(handle.worker_id, handle.last_end)
         if self._closing:
             handle.state = Failed("stopped")
+        elif handle.restart_asked:
+            handle.restart_asked, handle.last_end = False, "was restarted by command"
+            handle.state = Absent(handle.down_since_s)
         else:
             self._decide(handle, boot_failed=code == EXIT_BOOT_FAILED)
         busy = _busy(state)
@@ -220,7 +342,7 @@ class Crew:
         if boot_failed:
             handle.boot_failures += 1
             failure = handle.boot_failure
-            if failure is not None and failure.kind == ModelError.__name__ and not handle.was_ready:
+            if failure is not None and failure.kind == ModelError.__name__ and not handle.times_ready:
                 self._listener.unusable(ModelError(failure.message))
             decision = restart.after_boot_failure(self._policy, handle.boot_failures, self._random)
         else:
@@ -240,10 +362,10 @@ class Crew:
             self._selector.unregister(process.channel.fileno())
         self._selector.unregister(process.sentinel)
 
-    def _frame_deadline_s(self, info: DetectorInfo) -> float:
+    def frame_deadline_s(self, info: DetectorInfo) -> float:
         """Return how long a frame may take; from measured times, so it starts anew with another pair of models."""
-        if self._fixed_deadline_s is not None:
-            return self._fixed_deadline_s
+        if self.fixed_deadline_s is not None:
+            return self.fixed_deadline_s
         warm_s = max(session.warm_ms for session in info.sessions) / 1e3
         return max(_HUNG_LEAST_S, _HUNG_FACTOR * warm_s)
 

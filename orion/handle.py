@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 
 from orion import worker
 from orion.ledger import Lease
-from orion.messages import BootFailure, DetectorInfo, Message
+from orion.messages import AttentionStats, BootFailure, DetectorInfo, Message
 from orion.wire import Channel
 from orion.worker import WorkerSpec
 
@@ -138,17 +138,30 @@ State = Alive | Absent | Failed
 
 
 @dataclass(slots=True)
+class Query:
+    """A question to a worker; `over` once it has answered, or is gone and will not."""
+
+    number: int
+    over: bool = False
+    stats: AttentionStats | None = None
+
+
+@dataclass(slots=True)
 class WorkerHandle:
     """One worker through all its processes: its state, and what is counted over its life."""
 
     worker_id: str
     state: State
     deaths_s: list[float] = field(default_factory=list)
+    queries: dict[int, Query] = field(default_factory=dict)
+    """Those that it owes an answer, by number."""
     boot_failures: int = 0
     boot_failure: BootFailure | None = None
     """The last one, until the next READY."""
     restarts: int = 0
-    was_ready: bool = False
+    restart_asked: bool = False
+    """A command wants another process in the place of this one."""
+    times_ready: int = 0
     frames_received: int = 0
     frames_dropped: int = 0
     inferences: int = 0
@@ -157,6 +170,12 @@ class WorkerHandle:
     down_since_s: float | None = None
     last_end: str = ""
     """Why the last process ended."""
+
+    def let_queries_go(self) -> None:
+        """Expect no answers any more: the process is gone."""
+        for query in self.queries.values():
+            query.over = True
+        self.queries.clear()
 
     @property
     def avg_latency_ms(self) -> float:

@@ -57,7 +57,7 @@ class Search:
 
     def __init__(self, folder: Path, size: str) -> None:
         self._folder = folder
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         self._child = subprocess.Popen(  # noqa: S603 - our own module
             _command(folder, size), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
         )

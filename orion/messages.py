@@ -221,6 +221,36 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Supervisor to worker: load this pair beside the present one, while frames go on. `swap` numbers the attempt."""
+
+    swap: int
+    spec: DetectorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Supervisor to worker: put the prepared pair in the place of the present one, before the next frame."""
+
+    swap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Supervisor to worker: keep the present pair, and let go of the other, loaded or not."""
+
+    swap: int
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeAttention:
+    """Supervisor to worker: say what attention keeps of a stream."""
+
+    query: int
+    stream_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Supervisor to worker: leave, with exit code 0."""
 
@@ -260,4 +290,52 @@ class FrameFailure:
     traceback: str
 
 
-Message = FrameMessage | Forget | Stop | Ready | BootFailure | FrameResult | FrameFailure
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Worker to supervisor: the other pair is loaded and warm. `load_ms` is all of it, by the clock."""
+
+    swap: int
+    info: DetectorInfo
+    load_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareFailed:
+    """Worker to supervisor: the other pair cannot be used, and why; the present one stays."""
+
+    swap: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Worker to supervisor: from now on frames are answered by the other pair."""
+
+    swap: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionDescribed:
+    """Worker to supervisor: what attention keeps of a stream; None when it has seen no frame of it."""
+
+    query: int
+    stats: AttentionStats | None
+
+
+Message = (
+    FrameMessage
+    | Forget
+    | Prepare
+    | Commit
+    | Abort
+    | DescribeAttention
+    | Stop
+    | Ready
+    | BootFailure
+    | FrameResult
+    | FrameFailure
+    | Prepared
+    | PrepareFailed
+    | Committed
+    | AttentionDescribed
+)

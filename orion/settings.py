@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from orion import keys, yaml_file
+from orion import keys, persist, yaml_file
 from orion import uri as uris
 from orion.config import Config, source_kind
 from orion.errors import ConfigError, Problem, ResourceError
@@ -125,9 +125,26 @@ def load(cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Confi
     where not given; relative paths are meant from `cwd`. Raises ConfigError with every problem found, ResourceError
     when the password's file is there but cannot be read.
     """
+    return _load(cli, environ, cwd, {}, "")
+
+
+def load_changed(config: Config, cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Config:
+    """Return `config`, as `load` gave it, with the changes made by command that it keeps: they hold between the file
+    and the environment. Raises what `load` does.
+    """
+    file = persist.changes_file(config.instance_id, environ)
+    changes = persist.read(file)
+    kept = changes.get("persist_changes", config.persist_changes)
+    return _load(cli, environ, cwd, changes, str(file)) if changes and kept else config
+
+
+def _load(
+    cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path, changes: Mapping[str, Any], changes_file: str
+) -> Config:
     draft = _Draft(cwd)
     _take_file(draft, cli.get("config"))
     draft.tree.setdefault("streams", [{"stream_id": "cam0", "source": "demo"}])
+    _take_changes(draft, changes, (), changes_file)
     _take_environment(draft, environ)
     _take_command_line(draft, {name: value for name, value in cli.items() if value is not None})
     _take_password(draft)
@@ -139,6 +156,28 @@ def load(cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Confi
     if draft.problems:
         raise ConfigError(*draft.problems)
     return config
+
+
+def _take_changes(draft: _Draft, changes: Mapping[str, Any], path: KeyPath, origin: str) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            _take_changes(draft, value, (*path, key), origin)
+        else:
+            below = (*path, key)
+            draft.origins = {known: line for known, line in draft.origins.items() if known[: len(below)] != below}
+            draft.assign(below, value, origin)
+
+
+def check(tree: dict[str, Any]) -> Config:
+    """Return the configuration that `tree` says, as plain values. Raises ConfigError with every problem found; whether
+    files are there is not looked at.
+    """
+    draft = _Draft(Path(), tree)
+    try:
+        return Config.model_validate_json(json.dumps(tree), strict=True)
+    except ValidationError as error:
+        _explain(draft, error.errors(include_url=False, include_context=False))
+        raise ConfigError(*draft.problems) from None
 
 
 def _take_file(draft: _Draft, named: str | None) -> None:

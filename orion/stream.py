@@ -94,17 +94,17 @@ class RoiCounts:
     """What regions have led to so far; held results are not counted."""
 
     rois_processed: int = 0
-    """Results of frames that were looked at in regions."""
+    """Crops that were less than the frame."""
     model_320_selected: int = 0
     model_640_selected: int = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Count one result."""
-        if outcome.inference == "held":
-            return
-        self.rois_processed += outcome.inference == "roi"
-        self.model_320_selected += outcome.model_selected == 320
-        self.model_640_selected += outcome.model_selected == 640
+        """Count what was run for one result."""
+        roi = outcome.roi_processing
+        models = [crop.model for crop in roi.crops] if roi is not None else [outcome.model_selected]
+        self.rois_processed += len(models) if outcome.inference == "roi" else 0
+        self.model_320_selected += models.count(320)
+        self.model_640_selected += models.count(640)
 
 
 class Stream:
@@ -151,7 +151,7 @@ class Stream:
     def pause(self) -> None:
         """Answer no frame from now on; the source goes on being read."""
         self.ledger.pause()
-        if self.orphan is not None:
+        if self.orphan is not None and not self.settings.capture.every_frame:
             self.ledger.give_back(self.orphan, "paused")
             self.orphan = None
 
@@ -209,6 +209,11 @@ class Stream:
     def wants_worker(self) -> bool:
         """Return whether a frame is there for a worker."""
         return not self.ledger.paused and (self.orphan is not None or self.ledger.waiting is not None)
+
+    @property
+    def answering(self) -> bool:
+        """Return whether a worker is at work on a frame of it."""
+        return self.ledger.leased and self.orphan is None
 
     @property
     def finished(self) -> bool:

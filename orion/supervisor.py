@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orion import control, dispatch, report, restart
+from orion import dispatch, report, restart
 from orion.capture import CaptureEvent, StreamEnded, StreamFailed, StreamLost, StreamOpened
 from orion.crew import Crew
 from orion.errors import ModelError, OrionError, WorkersLostError
@@ -19,7 +19,8 @@ from orion.ledger import Lease
 from orion.mailbox import Mailbox
 from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult, Pixels
 from orion.results import publishable, timestamp
-from orion.stream import RingMaker, Stream
+from orion.source import Source
+from orion.stream import RingMaker, Stream, StreamSettings
 from orion.telemetry import Latencies
 from orion.worker import WorkerSpec
 
@@ -57,6 +58,22 @@ class BusEvent:
 Post = CaptureEvent | StopRequested | CommandReceived | BusEvent
 
 
+class Controller(Protocol):
+    """Who executes control requests."""
+
+    def receive(self, payload: bytes, size: int) -> None:
+        """Take a request in."""
+
+    def turn(self) -> None:
+        """Go on with what is under way."""
+
+    def next_deadline_s(self) -> float:
+        """Return when `turn` must be called at the latest."""
+
+    def close(self) -> None:
+        """Answer everybody who still waits."""
+
+
 class Outlet(Protocol):
     """Where results, events and answers go; nothing in it may block."""
 
@@ -79,7 +96,6 @@ class SupervisorSettings:
     run_id: str
     workers: Sequence[WorkerSpec]
     frame_deadline_s: float | None
-    forbidden_commands: frozenset[str] = frozenset()
     policy: restart.RestartPolicy = field(default_factory=restart.RestartPolicy)
 
 
@@ -101,10 +117,16 @@ class Supervisor:
         self.stop_reason = ""
         self.extra: Callable[[], dict[str, Any]] = dict
         """What the state has to tell beside streams and workers."""
+        self.controller: Controller | None = None
+        self.outlet = outlet
         self.started_s = time.monotonic()
         self._rings = rings
         self._mailbox = mailbox
-        self._outlet = outlet
+        self._removed: list[Stream] = []
+        """Streams that are no more, until nobody uses their rings."""
+        self._first_seqs: dict[str, int] = {}
+        """Where a stream goes on counting that comes back under its id."""
+        self._leased: dict[int, Stream] = {}
         self._leases = 0
         self._next_tick_s = 0.0
         self._done = False
@@ -128,10 +150,14 @@ class Supervisor:
     def _turn(self) -> None:
         """Wait once and handle everything that is ready or due."""
         deadline_s = min(self._next_tick_s, self.crew.next_deadline_s())
+        if self.controller is not None:
+            deadline_s = min(deadline_s, self.controller.next_deadline_s())
         wait_s = max(0.0, deadline_s - time.monotonic())
         for key, _ in self._selector.select(wait_s):
             key.data()
         self.crew.turn()
+        if self.controller is not None:
+            self.controller.turn()
         self._dispatch()
         self._tick()
         if all(stream.finished for stream in self.streams.values()):
@@ -143,7 +169,8 @@ class Supervisor:
             self._next_tick_s = now_s + _TICK_S
             for stream in self.streams.values():
                 stream.close_drained_rings()
-            self._outlet.tick(self.describe)
+            self._removed = [stream for stream in self._removed if not self._is_gone(stream)]
+            self.outlet.tick(self.describe)
 
     def _finish(self, reason: str, error: OrionError | None = None) -> None:
         if not self._done:
@@ -157,14 +184,18 @@ class Supervisor:
                 case StopRequested(reason=reason):
                     self._finish(reason)
                 case CommandReceived(payload=payload, size=size):
-                    self._execute(payload, size)
+                    if self.controller is not None:
+                        self.controller.receive(payload, size)
                 case BusEvent(event=event, fields=fields):
                     self._report(event, **fields)
                 case _:
                     self._handle_capture(post)
 
     def _handle_capture(self, event: CaptureEvent) -> None:
-        stream = self.streams[event.stream_id]
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            # It was removed; its thread has its last words.
+            return
         match event:
             case StreamOpened(info=info, again=again):
                 stream.info, stream.state = info, "running"
@@ -179,21 +210,52 @@ class Supervisor:
                 stream.state = "ended"
             case StreamFailed(error=error):
                 stream.state = "failed"
-                self._finish(f"{stream.stream_id} failed", error)
+                if stream.by_command:
+                    _log.error("%s: %s", stream.stream_id, error)
+                    self._report("stream_lost", stream_id=stream.stream_id, reason=str(error))
+                else:
+                    self._finish(f"{stream.stream_id} failed", error)
 
-    def _execute(self, payload: bytes, size: int) -> None:
-        """Answer one control request, after its effect or its refusal."""
-        request = control.parse(payload, size, self.settings.forbidden_commands)
-        data: dict[str, Any] = {}
-        if isinstance(request, control.Request):
-            match request.command:
-                case "get_status":
-                    data = self.describe()
-                case "shutdown":
-                    data = {"shutdown_initiated": True}
-                    self._mailbox.post(StopRequested("a shutdown command"))
-        identity = {"instance_id": self.settings.instance_id}
-        self._outlet.event(control.acknowledgement(request, identity, timestamp(time.time_ns()), data))
+    # What commands do.
+
+    def post(self, post: Post) -> None:
+        """Leave something for a later turn."""
+        self._mailbox.post(post)
+
+    def watch(self, descriptor: int) -> None:
+        """Wake up when it is readable; the controller sees to it in its turn."""
+        self._selector.register(descriptor, selectors.EVENT_READ, lambda: None)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop that."""
+        self._selector.unregister(descriptor)
+
+    def limit_frames(self, frame_deadline_s: float | None) -> None:
+        """Set how long a worker may take for a frame; None goes by measured times."""
+        self.crew.fixed_deadline_s = frame_deadline_s
+
+    def add_stream(self, settings: StreamSettings, source: Source) -> None:
+        """Start another stream."""
+        first_seq = self._first_seqs.get(settings.stream_id, 0)
+        stream = Stream(settings, source, self._rings, self._mailbox, first_seq)
+        stream.by_command = True
+        self.streams[settings.stream_id] = stream
+        self._assign()
+        stream.start()
+
+    def remove_stream(self, stream_id: str) -> None:
+        """Stop a stream and forget it; a frame of it that a worker has is still answered."""
+        stream = self.streams.pop(stream_id)
+        stream.stop()
+        self._abandon_orphan(stream)
+        self._first_seqs[stream_id] = stream.next_seq
+        self.crew.forget(stream.worker_id, stream_id)
+        self._removed.append(stream)
+
+    def _is_gone(self, stream: Stream) -> bool:
+        """Return whether nothing of a removed stream is left."""
+        self._first_seqs[stream.stream_id] = max(self._first_seqs[stream.stream_id], stream.next_seq)
+        return stream.close_if_drained()
 
     # What becomes of workers and their frames.
 
@@ -204,7 +266,7 @@ class Supervisor:
             _log.info("using the model %s (%s)", info.model_name, sessions)
             self._report("ready", worker_id=handle.worker_id, reason="started", model_name=info.model_name)
         self.info = info
-        if handle.was_ready:
+        if handle.times_ready:
             recovery_ms = (time.monotonic() - (handle.down_since_s or time.monotonic())) * 1e3
             _log.info("%s is back after %.0f ms", handle.worker_id, recovery_ms)
             self._report(
@@ -214,9 +276,22 @@ class Supervisor:
                 recovery_ms=round(recovery_ms, 1),
             )
 
+    def reloaded(self, handle: WorkerHandle, info: DetectorInfo, load_ms: float) -> None:
+        """Announce that a worker answers with another pair of models from now on."""
+        self.info = info
+        _log.info("%s uses the model %s", handle.worker_id, info.model_name)
+        self._report(
+            "model_reloaded",
+            worker_id=handle.worker_id,
+            reason="by command",
+            model_name=info.model_name,
+            model_size=info.model_size,
+            load_ms=round(load_ms, 1),
+        )
+
     def answered(self, handle: WorkerHandle, busy: Busy, answer: FrameResult | FrameFailure) -> None:
         """Publish an answer, or report why there is none, and free the slot."""
-        stream = self.streams[busy.stream_id]
+        stream = self._leased.pop(busy.lease_id)
         if isinstance(answer, FrameFailure):
             handle.frames_dropped += 1
             _log.error(
@@ -242,15 +317,17 @@ class Supervisor:
         stream.note(outcome, time.monotonic())
         labels = dict(busy.info.labels) if len(busy.info.labels) > 1 else None
         published = publishable(self._identity(stream), lease, result, busy.info, labels, capture_to_result_ms)
-        self._outlet.result(published, lambda: self._rings.find(lease.slot.ring).peek(lease.slot.index))
+        self.outlet.result(published, lambda: self._rings.find(lease.slot.ring).peek(lease.slot.index))
         stream.ledger.give_back(lease, "held" if outcome.inference == "held" else "inferred")
 
     def bereaved(self, handle: WorkerHandle, busy: Busy) -> None:
         """Keep a dead worker's frame for the successor; the second death with the same frame drops it."""
-        stream = self.streams[busy.stream_id]
+        stream = self._leased.pop(busy.lease_id)
         handle.frames_dropped += 1
-        if self._done:
+        if self._done or stream in self._removed:
             stream.ledger.give_back(busy.lease, "shutdown")
+        elif stream.ledger.paused and not stream.settings.capture.every_frame:
+            stream.ledger.give_back(busy.lease, "paused")
         elif busy.lease.attempt == 1:
             stream.orphan = busy.lease
         else:
@@ -295,7 +372,7 @@ class Supervisor:
         request = DetectRequest(
             stream_id=stream.stream_id,
             stream_time_s=frame.stream_time_s,
-            continuous=frame.continuous and lease.attempt == 1,
+            continuous=frame.continuous and lease.attempt == 1 and not stream.resumed,
             settings=stream.settings.attention,
             regions=stream.regions,
         )
@@ -307,6 +384,8 @@ class Supervisor:
             captured_ns=frame.captured_ns,
             request=request,
         )
+        stream.resumed = False
+        self._leased[self._leases] = stream
         self.crew.give(handle, idle, lease, message)
 
     def _lease(self, stream: Stream, worker_id: str) -> Lease | None:
@@ -330,7 +409,7 @@ class Supervisor:
     def _report(self, event: str, **fields: Any) -> None:
         """Publish an event on the health topic."""
         base = {"event": event, "instance_id": self.settings.instance_id, "run_id": self.settings.run_id}
-        self._outlet.event(base | fields | {"timestamp": timestamp(time.time_ns())})
+        self.outlet.event(base | fields | {"timestamp": timestamp(time.time_ns())})
 
     # The end.
 
@@ -341,18 +420,24 @@ class Supervisor:
         """
         deadline_s = time.monotonic() + timeout_s
         self._finish("stopped")
+        if self.controller is not None:
+            self.controller.close()
         for stream in self.streams.values():
             stream.stop()
         self.crew.close(time.monotonic() + timeout_s / 2)
         for stream in self.streams.values():
-            if stream.orphan is not None:
-                stream.ledger.give_back(stream.orphan, "shutdown")
-                stream.orphan = None
+            self._abandon_orphan(stream)
         join_until_s = min(deadline_s, time.monotonic() + _JOIN_S)
-        ended = [stream.join(max(0.0, join_until_s - time.monotonic())) for stream in self.streams.values()]
+        streams = [*self.streams.values(), *self._removed]
+        ended = [stream.join(max(0.0, join_until_s - time.monotonic())) for stream in streams]
         self._rings.close_all()
         self._selector.close()
         return all(ended)
+
+    def _abandon_orphan(self, stream: Stream) -> None:
+        orphan, stream.orphan = stream.orphan, None
+        if orphan is not None:
+            stream.ledger.give_back(orphan, "shutdown")
 
 
 def _durations_ms(result: FrameResult, capture_to_result_ms: float) -> dict[str, float]:

@@ -1,10 +1,12 @@
-"""What runs in a worker process, in its main thread and nothing else: attach to the supervisor's socket, build the
+"""What runs in a worker process, in its main thread: attach to the supervisor's socket, build the
 detector, say READY, then answer one frame after the other until told to stop or until the supervisor is gone. Owns its
-sessions and its read-only views of the rings.
+sessions and its read-only views of the rings. A second thread exists while another pair of models is loaded.
 """
 
 import importlib
 import logging
+import os
+import select
 import signal
 import socket
 import sys
@@ -15,8 +17,15 @@ from typing import Literal, NoReturn, Protocol
 
 from orion import lifeline, log
 from orion.errors import EXIT_BOOT_FAILED, EXIT_OK, SharedMemoryError, TornFrameError
+from orion.loader import Loader, Pair
 from orion.messages import (
+    Abort,
+    AttentionDescribed,
+    AttentionStats,
     BootFailure,
+    Commit,
+    Committed,
+    DescribeAttention,
     DetectorInfo,
     DetectorSpec,
     DetectRequest,
@@ -24,8 +33,11 @@ from orion.messages import (
     FrameFailure,
     FrameMessage,
     FrameResult,
+    Message,
     Outcome,
     Pixels,
+    Prepare,
+    PrepareFailed,
     Ready,
     Stop,
 )
@@ -47,6 +59,15 @@ class Detector(Protocol):
 
     def forget(self, stream_id: str) -> None:
         """Drop what is kept for a stream."""
+
+    def attention_stats(self, stream_id: str) -> AttentionStats | None:
+        """Say what attention did on a stream."""
+
+    def load(self, spec: DetectorSpec) -> Pair:
+        """Load another pair, for `swap`; called in another thread. Raises ModelError."""
+
+    def swap(self, pair: Pair) -> None:
+        """Put another pair in place of the present one."""
 
     def close(self) -> None:
         """Let the sessions go."""
@@ -83,6 +104,9 @@ def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
             pass
     finally:
         worker.close()
+    if worker.loading:
+        # The interpreter's end would pull the library away from under the thread that loads.
+        os._exit(EXIT_OK)
     sys.exit(EXIT_OK)
 
 
@@ -104,28 +128,60 @@ class Worker:
     def __init__(self, channel: Channel, detector: Detector) -> None:
         self._channel = channel
         self._detector = detector
+        self._loader = Loader(detector.load)
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+        self._poll.register(self._loader.fileno(), select.POLLIN)
         self._rings: dict[str, RingView] = {}
 
+    @property
+    def loading(self) -> bool:
+        """Return whether another pair of models is being loaded."""
+        return self._loader.running
+
     def step(self) -> bool:
-        """Handle one message; return False when it is time to leave."""
-        message = self._channel.receive()
+        """Wait for one thing to happen and handle it; return False when it is time to leave."""
+        ready = {descriptor for descriptor, _ in self._poll.poll()}
+        if self._loader.fileno() in ready:
+            answer = self._loader.collect()
+            if answer is not None and not self._channel.send(answer):
+                return False
+        return self._channel.fileno() not in ready or self._handle(self._channel.receive())
+
+    def _handle(self, message: Message | None) -> bool:
+        """Do what the supervisor says; return False when it is time to leave."""
         match message:
             case FrameMessage():
                 return self._channel.send(self._answer(message))
             case Forget(stream_id=stream_id):
                 self._detector.forget(stream_id)
                 self._drop_ring(stream_id)
-                return True
+            case Prepare():
+                self._loader.prepare(message)
+            case Commit(swap=swap):
+                return self._channel.send(self._commit(swap))
+            case Abort(swap=swap):
+                self._loader.abort(swap)
+            case DescribeAttention(query=query, stream_id=stream_id):
+                return self._channel.send(AttentionDescribed(query, self._detector.attention_stats(stream_id)))
             case Stop() | None:
                 return False
             case _:
                 _log.error("a worker cannot be sent %s", type(message).__name__)
-                return True
+        return True
+
+    def _commit(self, swap: int) -> Committed | PrepareFailed:
+        pair = self._loader.commit(swap)
+        if pair is None:
+            return PrepareFailed(swap, "nothing was prepared")
+        self._detector.swap(pair)
+        return Committed(swap)
 
     def close(self) -> None:
         """Unmap the rings and let the sessions go."""
         for stream_id in list(self._rings):
             self._drop_ring(stream_id)
+        self._loader.close()
         self._detector.close()
         self._channel.close()
 

@@ -52,6 +52,10 @@ class PersonDetector:
         """Drop what is kept for a stream that ended or went elsewhere."""
         self._attention.pop(stream_id, None)
 
+    def load(self, spec: DetectorSpec) -> SessionPair:
+        """Load and warm another pair for `swap`; may be called in another thread. Raises ModelError."""
+        return SessionPair.load(spec)
+
     def swap(self, pair: SessionPair) -> None:
         """Put `pair` in the place of the present one, close that, and hand its memory back to the system."""
         previous, self._pair = self._pair, pair

@@ -13,20 +13,23 @@ PACKAGES = ("orion", "workers", "models", "benchmarks")
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("vocabulary", frozenset({"errors", "messages", "uri", "config", "log"})),
-    ("settings", frozenset({"yaml_file", "keys", "settings"})),
+    ("settings", frozenset({"yaml_file", "keys", "persist", "settings"})),
     (
         "transport and edges",
         frozenset({"backoff", "figure", "lifeline", "lock", "mailbox", "mjpeg", "mqtt", "paint", "ring", "room"})
         | {"rtsp", "scene", "signals", "source", "telemetry", "wire"},
     ),
-    ("ownership and decisions", frozenset({"ledger", "dispatch", "pacing", "restart", "control"})),
-    ("the child", frozenset({"worker"})),
+    ("ownership and decisions", frozenset({"ledger", "dispatch", "pacing", "restart", "swap"})),
+    ("control requests", frozenset({"requests", "control", "desk", "changes"})),
+    ("the child", frozenset({"loader", "worker"})),
     (
         "actors",
-        frozenset({"broker", "bus", "capture", "crew", "delivery", "display", "handle", "link", "lookup", "outbox"})
-        | {"outlet", "results", "stream"},
+        frozenset({"broker", "bus", "capture", "crew", "delivery", "display", "exchange", "handle", "link"})
+        | {"lookup", "outbox", "outlet", "results", "stream"},
     ),
+    ("changes", frozenset({"reconfigure", "reload"})),
     ("supervisor", frozenset({"supervisor", "report"})),
+    ("commands", frozenset({"commands"})),
     ("what runs it", frozenset({"app", "doctor"})),
     ("command line", frozenset({"cli"})),
     ("entry", frozenset({"__main__"})),
