@@ -1,0 +1,55 @@
+"""What the attention benchmark computes from answers and references."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.attention import Run, by_height, newcomer_delays, plan_of
+from orion.messages import Crop, Detections, InferenceKind, Outcome, RoiProcessing
+from workers.boxes import NONE, Boxes
+
+
+def people(*lefts: float, confidence: float = 0.9) -> NDArray[np.float64]:
+    return np.array([[left, 100, 50, 150, confidence] for left in lefts], np.float64).reshape(-1, 5)
+
+
+def boxes(*lefts: float) -> Boxes:
+    return np.array([[left, 100, left + 50, 250] for left in lefts], np.float64).reshape(-1, 4)
+
+
+def test_newcomers_are_followed_until_an_answer_has_them() -> None:
+    reference = [people(0), people(0, 300), people(0, 310), people(0, 320), people(0, 330)]
+    prompt = [boxes(0), boxes(0, 300), boxes(0, 310), boxes(0, 320), boxes(0, 330)]
+    late = [boxes(0), boxes(0), boxes(0), boxes(0, 320), boxes(0, 330)]
+    assert newcomer_delays(prompt, reference) == [0]
+    assert newcomer_delays(late, reference) == [2]
+    assert newcomer_delays([boxes(0)] * 5, reference) == [4]
+
+
+def test_who_was_faintly_there_before_is_no_newcomer() -> None:
+    reference = [np.concatenate([people(0), people(300, confidence=0.3)]), people(0, 300)]
+    assert newcomer_delays([boxes(0), boxes(0)], reference) == []
+
+
+def outcome(kind: InferenceKind, *crops: Crop) -> Outcome:
+    processing = RoiProcessing(640, False, "", "simple", (), None, crops, None, "")
+    return Outcome(Detections.empty(), kind, 640, processing, None, 0, 0, 0, 0)
+
+
+def test_the_plan_of_a_frame_is_told_from_its_crops() -> None:
+    size = (640, 480)
+    whole, small, part = Crop(0, 0, 640, 480, 640), Crop(0, 0, 640, 480, 320), Crop(0, 0, 320, 320, 320)
+    assert plan_of(outcome("held"), size) == "held"
+    assert plan_of(outcome("full", whole), size) == "whole 640"
+    assert plan_of(outcome("full", small), size) == "whole 320"
+    assert plan_of(outcome("roi", part), size) == "crop 320"
+    assert plan_of(outcome("roi", part, part), size) == "crops 320"
+    assert plan_of(outcome("full", part, whole), size) == "check 640"
+
+
+def test_recall_is_counted_by_plan_and_height() -> None:
+    run = Run("clip", (640, 480))
+    run.plans = ["held", "crop 320"]
+    run.answers = [boxes(0), NONE]
+    run.reference = [people(8), people(0)]
+    rows = {row["what"]: (row["people"], row["recall"]) for row in by_height([run])}
+    assert rows == {"crop 320, 30% to 50% tall": (1, 0.0), "held, 30% to 50% tall": (1, 0.0)}
