@@ -3,6 +3,7 @@ detector, say READY, then answer one frame after the other until told to stop or
 sessions and its read-only views of the rings. A second thread exists while another pair of models is loaded.
 """
 
+import ctypes
 import importlib
 import logging
 import os
@@ -45,6 +46,9 @@ from orion.ring import RingView
 from orion.wire import Channel
 
 _log = logging.getLogger(__name__)
+
+_M_ARENA_MAX = -8
+"""From glibc's malloc.h; see mallopt(3)."""
 
 
 class Detector(Protocol):
@@ -93,6 +97,7 @@ def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     lifeline.die_with_parent(spec.parent_pid)
+    _share_arenas()
     log.setup(spec.log_level, spec.log_format, spec.instance_id)
     channel = Channel(end, blocking=True)
     detector = _boot(spec, channel)
@@ -108,6 +113,13 @@ def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
         # The interpreter's end would pull the library away from under the thread that loads.
         os._exit(EXIT_OK)
     sys.exit(EXIT_OK)
+
+
+def _share_arenas() -> None:
+    """Keep the C library to two arenas of memory: one for each thread that ever loaded a pair would keep growing."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_ARENA_MAX, 2)
 
 
 def _boot(spec: WorkerSpec, channel: Channel) -> Detector | None:
