@@ -38,6 +38,8 @@ CONFIRMING_IOU = 0.6
 HELD_SHARE = 0.02
 """Most of a person's box that may change while it is held. (On test videos no box whose pixels changed by less than
 five times that had moved to less than 0.85 overlap.)"""
+HELD_MARGIN = 0.06
+"""How far beyond the box, in body heights, what changes while a person is held may be a part of the person."""
 HELD_IOU = 0.85
 """Overlap below which a held box is wrong."""
 EXACT_LIKENESS = 0.92
@@ -104,10 +106,12 @@ class Planner:
     @property
     def zones(self) -> Boxes:
         """Where the known people may be by now, (N, 4) in frame pixels."""
-        height = self._people[:, 3] - self._people[:, 1]
-        along = height * min(MOST_MARGIN, ZONE_MARGIN + ZONE_SPEED * self._interval_s)
-        up = height * min(MOST_MARGIN, ZONE_MARGIN + ZONE_SPEED / 2 * self._interval_s)
-        return self._people + np.stack([-along, -up, along, up], axis=1)
+        return self._around_people(ZONE_MARGIN + ZONE_SPEED * self._interval_s)
+
+    def _around_people(self, margin: float) -> Boxes:
+        """Return the people's boxes, widened by `margin` of their heights to each side and half that up and down."""
+        reach = (self._people[:, 3] - self._people[:, 1]) * min(MOST_MARGIN, margin)
+        return self._people + np.stack([-reach, -reach / 2, reach, reach / 2], axis=1)
 
     def decide(self, seen: Observation) -> Plan:
         """Return what to do with this frame."""
@@ -154,14 +158,14 @@ class Planner:
         return self._seen.time_s + self._interval_s > self._last_full_s + period_s / self.recall.closeness + 1e-6
 
     def _cheapest(self, change: Change) -> Plan:
-        movers = self._movers(change, self.zones)
-        still = change.share_inside(self._people) <= HELD_SHARE and len(movers) == 0
+        beside = self._movers(change, self._around_people(HELD_MARGIN))
+        still = change.share_inside(self._people) <= HELD_SHARE and len(beside) == 0
         if still and (self._exact or len(self._people) == 0):
             return Plan("held", (), "still" if len(self._people) else "empty")
         plan = self._cheap_plan()
-        if plan is not None and len(movers):
-            near = [crop_box(crop)[0] for crop in plan.crops if scale(crop, self._seen.frame_size) >= NEAR_SCALE]
-            movers = self._movers(change, np.array([*self.zones, *near]))
+        movers = beside
+        if plan is not None and len(beside):
+            movers = self._movers(change, self._explained(plan))
         if len(movers):
             plan = self._follow(movers, plan)
         self._stirred = movers
@@ -170,6 +174,13 @@ class Planner:
         if not plan.full and not self.budget.allows(plan.cost(self._seen.cost_ratio), self._seen.cost_ratio):
             return self._full("overdrawn")
         return plan
+
+    def _explained(self, plan: Plan) -> Boxes:
+        """Return where motion calls for nothing more than `plan`: all of a crop that shows who else is in it; of what
+        is seen smaller only the people themselves, for a small newcomer may be at a big one's side.
+        """
+        near = [crop_box(crop)[0] for crop in plan.crops if scale(crop, self._seen.frame_size) >= NEAR_SCALE]
+        return np.array([*self._around_people(HELD_MARGIN + ZONE_SPEED * self._interval_s / 2), *near])
 
     def _cheap_plan(self) -> Plan | None:
         """Return the confirmed plan; where nobody is known, a look at the region that has attention anyway."""
@@ -282,7 +293,7 @@ class Planner:
                 return replace(self._due, purpose="trial")
             crops = np.concatenate([crop_box(crop) for crop in self._due.crops])
             self._count(int((covered(boxes, crops) >= 0.5).sum()))
-        if len(boxes) == 0 or (self._doubted is None and not same):
+        if self._doubted is None and not same:
             self._confirmation.lapse()
         return self._next_trial()
 
@@ -305,9 +316,12 @@ class Planner:
             self._confirmation.lapse()
 
     def _next_trial(self) -> Plan | None:
-        if self._confirmation.kind is not None or len(self._people) == 0:
+        """Return a trial of the plan to confirm next; None when one is confirmed that can still be carried out."""
+        options = self._options() if len(self._people) else []
+        if any(kind == self._confirmation.kind for kind, _ in options):
             return None
-        option = self._confirmation.next_trial(self._options(), self._seen.time_s)
+        self._confirmation.lapse()
+        option = self._confirmation.next_trial(options, self._seen.time_s)
         if option is None:
             return None
         plan = replace(self._plan(option, "trial"), purpose="trial")
