@@ -109,9 +109,9 @@ class Planner:
         return self._around_people(ZONE_MARGIN + ZONE_SPEED * self._interval_s)
 
     def _around_people(self, margin: float) -> Boxes:
-        """Return the people's boxes, widened by `margin` of their heights to each side and half that up and down."""
+        """Return the people's boxes, widened by `margin` of their heights in all directions."""
         reach = (self._people[:, 3] - self._people[:, 1]) * min(MOST_MARGIN, margin)
-        return self._people + np.stack([-reach, -reach / 2, reach, reach / 2], axis=1)
+        return self._people + np.stack([-reach, -reach, reach, reach], axis=1)
 
     def decide(self, seen: Observation) -> Plan:
         """Return what to do with this frame."""
