@@ -31,7 +31,8 @@ from orion.mailbox import Mailbox
 from orion.messages import AttentionSettings, Crop, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
 from orion.source import Source, SourceInfo, make_source
 from orion.stream import RingMaker, Stream, StreamSettings
-from orion.supervisor import Post, Supervisor, SupervisorSettings
+from orion.posts import Post
+from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec
 from workers.pair import SessionPair
 from workers.pipeline import infer

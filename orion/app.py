@@ -24,11 +24,12 @@ from orion.mailbox import Mailbox
 from orion.mqtt import TlsSettings
 from orion.outbox import Outbox
 from orion.outlet import Outlets, Painter
+from orion.posts import BusEvent, CommandReceived, Post, StopRequested
 from orion.results import ResultWriter
 from orion.signals import STOP_SIGNALS
 from orion.source import make_source
 from orion.stream import RingMaker, Stream
-from orion.supervisor import BusEvent, CommandReceived, Post, StopRequested, Supervisor, SupervisorSettings
+from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec
 
 _log = logging.getLogger(__name__)

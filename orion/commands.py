@@ -13,8 +13,9 @@ from orion import changes, persist, reconfigure
 from orion.config import Config
 from orion.control import Done, Outcome, Refused, RefusedError, Request
 from orion.desk import Answer, Desk
-from orion.errors import OrionError, ResourceError
+from orion.errors import ConfigError, OrionError, ResourceError
 from orion.handle import Failed
+from orion.posts import StopRequested
 from orion.reload import ModelChange
 from orion.requests import (
     ConfigParams,
@@ -28,7 +29,7 @@ from orion.requests import (
 from orion.results import timestamp
 from orion.source import Source
 from orion.stream import Stream
-from orion.supervisor import StopRequested, Supervisor
+from orion.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +126,8 @@ class Commands:
             result = handler(request.params)
         except RefusedError as error:
             result = error.refused
+        except ConfigError as error:
+            result = Refused("invalid_params", str(error))
         except OrionError as error:
             result = Refused("failed", str(error))
         if isinstance(result, Later):

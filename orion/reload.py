@@ -2,6 +2,7 @@
 thread; the folder is searched in a short-lived child, the pair is loaded in the workers.
 """
 
+import time
 from typing import Protocol
 
 from orion import reconfigure
@@ -14,6 +15,7 @@ from orion.lookup import ModelPair, Search
 from orion.messages import DetectorInfo
 
 _SEARCH_LIMIT_S = 30.0
+_MARGIN_S = 10.0
 
 
 class Owner(Protocol):
@@ -33,7 +35,7 @@ class ModelChange:
     they are run changes. Once it is `done`, `info` and `load_ms` (of the slowest worker) tell of the new pair.
     """
 
-    LIMIT_S = _SEARCH_LIMIT_S + PREPARE_LIMIT_S + COMMIT_LIMIT_S
+    LIMIT_S = _SEARCH_LIMIT_S + PREPARE_LIMIT_S + COMMIT_LIMIT_S + _MARGIN_S
     """For all of it; each part has a limit of its own that is met before."""
 
     def __init__(self, owner: Owner, config: Config, *, new_files: bool) -> None:
@@ -41,6 +43,7 @@ class ModelChange:
         self._owner = owner
         self._config = config
         self._search: Search | None = None
+        self._search_until_s = time.monotonic() + _SEARCH_LIMIT_S
         self._exchange: Exchange | None = None
         model = config.models.person_detector
         if new_files:
@@ -58,8 +61,9 @@ class ModelChange:
             except ModelError as error:
                 return Refused("not_found", str(error))
             if pair is None:
-                return None
-            self.close()
+                late = time.monotonic() >= self._search_until_s
+                return Refused("failed", "the model folder could not be read in time") if late else None
+            self._end_search()
             if pair.model_320 is None:
                 name = pair.model_640.name
                 return Refused("not_found", f"models.person_detector.model_dir: {name} has no 320 model beside it")
@@ -82,7 +86,12 @@ class ModelChange:
         return max(loaded.load_ms for loaded in self._exchange.swap.loaded.values())
 
     def close(self) -> None:
-        """Let go of what is under way."""
+        """Let go of what is under way, as long as that is possible."""
+        self._end_search()
+        if self._exchange is not None:
+            self._exchange.swap.abort("it was given up")
+
+    def _end_search(self) -> None:
         if self._search is not None:
             self._owner.unwatch(self._search.fileno())
             self._search.close()

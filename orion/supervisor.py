@@ -6,9 +6,9 @@ due, and hands waiting frames to idle workers. Nothing in a turn blocks.
 import logging
 import selectors
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from orion import dispatch, report, restart
 from orion.capture import CaptureEvent, StreamEnded, StreamFailed, StreamLost, StreamOpened
@@ -17,7 +17,8 @@ from orion.errors import ModelError, OrionError, WorkersLostError
 from orion.handle import Busy, Idle, WorkerHandle
 from orion.ledger import Lease
 from orion.mailbox import Mailbox
-from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult, Pixels
+from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult
+from orion.posts import BusEvent, CommandReceived, Controller, Outlet, Post, StopRequested
 from orion.results import publishable, timestamp
 from orion.source import Source
 from orion.stream import RingMaker, Stream, StreamSettings
@@ -29,62 +30,6 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.5
 _JOIN_S = 1.0
 """What a capture thread gets that sits in a native call."""
-
-
-@dataclass(frozen=True, slots=True)
-class StopRequested:
-    """Somebody asked for an orderly stop; `reason` says who."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CommandReceived:
-    """A control request as it came from the broker."""
-
-    payload: bytes
-    size: int
-    """In bytes; the payload is left out when it is over the limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class BusEvent:
-    """Something that the MQTT side wants reported as an event."""
-
-    event: str
-    fields: Mapping[str, Any]
-
-
-Post = CaptureEvent | StopRequested | CommandReceived | BusEvent
-
-
-class Controller(Protocol):
-    """Who executes control requests."""
-
-    def receive(self, payload: bytes, size: int) -> None:
-        """Take a request in."""
-
-    def turn(self) -> None:
-        """Go on with what is under way."""
-
-    def next_deadline_s(self) -> float:
-        """Return when `turn` must be called at the latest."""
-
-    def close(self) -> None:
-        """Answer everybody who still waits."""
-
-
-class Outlet(Protocol):
-    """Where results, events and answers go; nothing in it may block."""
-
-    def result(self, result: dict[str, Any], pixels: Callable[[], Pixels]) -> None:
-        """Take one result; `pixels` gives the frame, valid during the call only."""
-
-    def event(self, event: dict[str, Any]) -> None:
-        """Take an event or an answer for the health topic."""
-
-    def tick(self, describe: Callable[[], dict[str, Any]]) -> None:
-        """Show the state, which `describe` gives; called a few times a second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from typing import Any
 from orion.capture import CaptureSettings
 from orion.mailbox import Mailbox
 from orion.messages import AttentionSettings, DetectorSpec, Pixels
+from orion.posts import Post, StopRequested
 from orion.restart import RestartPolicy
 from orion.source import make_source
 from orion.stream import RingMaker, Stream, StreamSettings
-from orion.supervisor import Post, StopRequested, Supervisor, SupervisorSettings
+from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec
 
 

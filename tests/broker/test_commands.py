@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def test_status_pause_rate_and_restart(mosquitto: Mosquitto, tmp_path: Path) -> 
         assert status["changed"] == []
         assert status["config"]["streams"][0]["source"] == SMALL
         assert status["emitter"]["connected"]
-        assert {"pid", "state", "restarts", "model_size", "avg_latency_ms", "last_seen_at"} <= status["workers"][0].keys()
+        told = {"pid", "state", "restarts", "model_size", "avg_latency_ms", "last_seen_at"}
+        assert told <= status["workers"][0].keys()
 
         answer = operator.ask("pause_inference")
         assert (answer["status"], answer["data"]) == ("paused", {"inference_active": False})
@@ -66,7 +68,7 @@ def test_status_pause_rate_and_restart(mosquitto: Mosquitto, tmp_path: Path) -> 
         assert operator.do("set_inference_rate", rate_hz=4) == {"inference_rate_hz": 4.0}
         assert operator.status()["changed"] == ["streams.cam0.rate_hz"]
         seqs = [result["frame_seq"] for result in operator.await_more(5)[1:]]
-        assert all(later - earlier == 5 for earlier, later in zip(seqs, seqs[1:], strict=False)), seqs
+        assert all(later - earlier == 5 for earlier, later in pairwise(seqs)), seqs
         assert operator.do("set_inference_rate", rate_hz=None) == {"inference_rate_hz": None}
         assert operator.status()["changed"] == []
 

@@ -1,0 +1,210 @@
+"""What commands cost a running instance: gaps between results around changes of models against those without, drops,
+time to load and to answer; and the time to answer changes of rate, regions and strategy. A whole `orion run` with its
+embedded broker at 10 frames a second, commanded over MQTT like any other; the pair is loaded anew at each change.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.inputs import default_pair
+from benchmarks.report import Bar, Report, Row, add_plot_option, describe_model, publish, spread
+from orion.config import Config
+from orion.lock import read_lock
+from orion.mqtt import Received
+from orion.remote import Remote, read_message
+
+_LIMIT_S = 60.0
+_AROUND_S = 1.0
+"""Results so long before and after a change belong to it."""
+_ROI = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
+_LIVE: tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...] = (
+    ("set_inference_rate", ({"rate_hz": 9.0}, {"rate_hz": None})),
+    ("set_attention_rois", ({"rois": [_ROI]}, {"rois": [_ROI, _ROI]})),
+    ("set_auto_focus_strategy", ({"strategy": "smoothing"}, {"strategy": "simple"})),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of models: when it was asked for and answered."""
+
+    asked_s: float
+    answered_s: float
+
+
+class Listener:
+    """Commands an instance and notes when each of its results came."""
+
+    def __init__(self, config: Config, remote: Remote) -> None:
+        self._remote = remote
+        self._topics = config.mqtt.topics.expanded(config.instance_id)
+        self._requests = 0
+        self.times_s: list[float] = []
+        self.loads_ms: list[float] = []
+
+    def ask(self, command: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """Return the data of the answer and the seconds that it took."""
+        self._requests += 1
+        request_id = f"b{self._requests}"
+        asked_s = time.monotonic()
+        request = {"command": command, "params": params, "request_id": request_id}
+        self._remote.publish(self._topics["control"], json.dumps(request).encode())
+        while time.monotonic() < asked_s + _LIMIT_S:
+            for message in self.listen(time.monotonic() + 1.0):
+                if message.get("request_id") == request_id:
+                    if message["status"] == "error":
+                        sys.exit(f"{command} failed: {message['error']}")
+                    return message["data"], time.monotonic() - asked_s
+        sys.exit(f"{command} was not answered within {_LIMIT_S:g} s")
+
+    def listen(self, until_s: float) -> list[dict[str, Any]]:
+        """Wait for what comes next, note results, and return the rest."""
+        rest = []
+        for heard in self._remote.wait(until_s):
+            message = read_message(heard) if isinstance(heard, Received) else None
+            if message is not None and message.get("type") == "person_detection":
+                self.times_s.append(time.monotonic())
+            elif message is not None and message.get("event") == "model_reloaded":
+                self.loads_ms.append(message["load_ms"])
+            elif message is not None:
+                rest.append(message)
+        return rest
+
+    def listen_for(self, seconds: float) -> None:
+        """Note results for so long."""
+        until_s = time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            self.listen(until_s)
+
+    def gaps_ms(self, first_s: float, last_s: float) -> list[float]:
+        """Return the gaps between the results of a span of time."""
+        times_s = [moment for moment in self.times_s if first_s <= moment <= last_s]
+        return [(later - earlier) * 1e3 for earlier, later in pairwise(times_s)]
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--changes", type=int, default=20, help="changes of models (default: 20)")
+    parser.add_argument("--asks", type=int, default=50, help="times that each other command is asked (default: 50)")
+    parser.add_argument("--fps", type=float, default=10.0, help="frames a second (default: 10)")
+    parser.add_argument("--attention", choices=("on", "off"), default="off", help="(default: off, every frame whole)")
+    add_plot_option(parser)
+    chosen = parser.parse_args()
+    with instance(chosen.fps, chosen.attention) as listener:
+        listener.listen_for(3.0)
+        quiet_from_s = time.monotonic()
+        listener.listen_for(chosen.changes * _AROUND_S / 2)
+        quiet_to_s = time.monotonic()
+        dropped = _dropped(listener)
+        changes = [_change(listener, number) for number in range(chosen.changes)]
+        drops = _dropped(listener) - dropped
+        rows = _change_rows(listener, (quiet_from_s, quiet_to_s), changes, drops)
+        answers = [_answer_row(listener, command, variants, chosen.asks) for command, variants in _LIVE]
+    period_ms = 1e3 / chosen.fps
+    bars = [
+        Bar("longest gap between results around a change (ms)", rows[1]["max_ms"], max(200.0, 2 * period_ms)),
+        Bar("frames dropped because of changes", float(drops), 0.0),
+        *(Bar(f"{row['what']}: p95 of the answer (ms)", row["p95_ms"], 50.0) for row in answers),
+    ]
+    pair = default_pair()
+    files = {"640": pair.model_640, "320": pair.model_320}
+    described = {role: describe_model(path) for role, path in files.items() if path is not None}
+    settings = {"changes": chosen.changes, "asks": chosen.asks, "fps": chosen.fps, "attention": chosen.attention}
+    publish(Report("hot_reload", settings, [*rows, *answers], bars, described), chosen.plot)
+
+
+@contextmanager
+def instance(fps: float, attention: str) -> Iterator[Listener]:
+    """Run an instance and listen to it."""
+    pair = default_pair()
+    name = f"bench-{os.getpid()}"
+    config = Config(instance_id=name)
+    command = [sys.executable, "-m", "orion", "run", "--instance-id", name, "--source", f"demo:640x480@{fps:g}"]
+    command += ["--model", str(pair.model_640), "--attention", attention]
+    command += ["--model-320", str(pair.model_320)] if pair.model_320 is not None else []
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        environ = os.environ | {"XDG_STATE_HOME": folder}
+        process = subprocess.Popen(command, cwd=folder, env=environ, stderr=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.send_signal, signal.SIGTERM)
+        topics = config.mqtt.topics.expanded(name)
+        results = topics["inferences"].replace("{type}", "person_detection")
+        url = _await_broker(config, process)
+        remote = stack.enter_context(Remote(config, url, {topics["health"]: 1, results: 1}))
+        remote.await_ready(time.monotonic() + _LIMIT_S)
+        listener = Listener(config, remote)
+        deadline_s = time.monotonic() + _LIMIT_S
+        while not listener.times_s and time.monotonic() < deadline_s:
+            listener.listen(deadline_s)
+        yield listener
+
+
+def _await_broker(config: Config, process: subprocess.Popen[bytes]) -> str:
+    deadline_s = time.monotonic() + _LIMIT_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        lock = read_lock(config.instance_id)
+        if lock is not None and lock.broker is not None:
+            return lock.broker
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    sys.exit("the instance did not start")
+
+
+def _change(listener: Listener, number: int) -> Change:
+    """Load the pair anew, under a threshold that differs, and wait until its traces are gone."""
+    confidence = 0.4 + number % 2 / 10
+    asked_s = time.monotonic()
+    listener.ask("update_config", {"config": {"models": {"person_detector": {"confidence": confidence}}}})
+    answered_s = time.monotonic()
+    listener.listen_for(_AROUND_S)
+    return Change(asked_s, answered_s)
+
+
+def _dropped(listener: Listener) -> int:
+    status, _ = listener.ask("get_status", {})
+    return sum(sum(stream["dropped"].values()) for stream in status["streams"])
+
+
+def _change_rows(listener: Listener, quiet: tuple[float, float], changes: list[Change], drops: int) -> list[Row]:
+    around = [gap for one in changes for gap in listener.gaps_ms(one.asked_s - _AROUND_S, one.answered_s + _AROUND_S)]
+    answers = [(one.answered_s - one.asked_s) * 1e3 for one in changes]
+    return [
+        _row("gap between results, quiet", listener.gaps_ms(*quiet)),
+        _row("gap between results, around changes", around) | {"drops": drops},
+        _row("answer to a change of models", answers),
+        _row("load of the pair", listener.loads_ms),
+    ]
+
+
+def _answer_row(listener: Listener, command: str, variants: tuple[Mapping[str, Any], ...], asks: int) -> Row:
+    taken_ms = [listener.ask(command, variants[number % len(variants)])[1] * 1e3 for number in range(asks)]
+    return _row(f"answer to {command}", taken_ms)
+
+
+def _row(what: str, durations_ms: list[float]) -> Row:
+    figures = spread(durations_ms)
+    return {
+        "what": what,
+        "count": figures.count,
+        "p50_ms": figures.p50_ms,
+        "p95_ms": figures.p95_ms,
+        "p99_ms": figures.p99_ms,
+        "max_ms": round(max(durations_ms), 3),
+    }
+
+
+if __name__ == "__main__":
+    main()

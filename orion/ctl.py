@@ -1,0 +1,111 @@
+"""`orion ctl`: one command to a running instance, and its answer in words or as JSON. Runs in the main thread of a
+short-lived process; what the schema refuses is said before anything is sent.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from orion import requests, yaml_file
+from orion.config import Config
+from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, Problem
+from orion.remote import Remote, broker_url
+
+_TIMEOUT_S = 5.0
+_LONG_TIMEOUT_S = 60.0
+_LONG = frozenset({"set_model_size", "update_config", "restart_worker"})
+"""Commands that may load models."""
+
+
+def run(
+    config: Config,
+    command: str | None,
+    words: Sequence[str],
+    *,
+    timeout_s: float | None,
+    as_json: bool,
+    named: bool,
+) -> int:
+    """Send the command and print the answer; return 0 for success, 1 for an error answer. `named` says that the broker
+    is from the command line. Raises NoAnswerError (3), and ConfigError (2) for what must not be sent.
+    """
+    if command is None:
+        sys.stdout.write("".join(f"{line}\n" for line in overview()))
+        return EXIT_OK
+    full = complete(command)
+    request = {"command": full, "params": parameters(full, words)}
+    limit_s = timeout_s if timeout_s is not None else _LONG_TIMEOUT_S if full in _LONG else _TIMEOUT_S
+    health = config.mqtt.topics.expanded(config.instance_id)["health"]
+    with Remote(config, broker_url(config, named=named), {health: 1}) as remote:
+        answer = remote.ask(config, request, time.monotonic() + limit_s)
+    sys.stdout.write(f"{json.dumps(answer) if as_json else readable(answer)}\n")
+    return EXIT_GAVE_UP if answer.get("status") == "error" else EXIT_OK
+
+
+def overview() -> list[str]:
+    """Return every command with its parameters, one a line; those in brackets may be left out."""
+    lines = []
+    for name, schema in requests.SCHEMAS.items():
+        fields = schema.model_fields.items()
+        words = [f"{key}=..." if field.is_required() else f"[{key}=...]" for key, field in fields]
+        lines.append(" ".join([name, *words]))
+    return lines
+
+
+def complete(command: str) -> str:
+    """Return the command that `command` begins, - for _ allowed. Raises ConfigError if there is none, or several."""
+    wanted = command.replace("-", "_")
+    fitting = [name for name in requests.SCHEMAS if name.startswith(wanted)]
+    if wanted in fitting or len(fitting) == 1:
+        return wanted if wanted in fitting else fitting[0]
+    candidates = fitting or list(requests.SCHEMAS)
+    what = "is ambiguous" if fitting else "is no command"
+    raise ConfigError(Problem("", f"{command!r} {what}: {', '.join(candidates)}"))
+
+
+def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters that `key=value` words give, checked. Values are YAML; dots in a key lead into sections,
+    and the keys of `update_config` are those of the configuration. Raises ConfigError that names the field.
+    """
+    params: dict[str, Any] = {}
+    place: dict[str, Any] = params.setdefault("config", {}) if command == "update_config" else params
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not (key and equals):
+            raise ConfigError(Problem("", f"{word!r}: expected key=value"))
+        try:
+            value = yaml_file.parse(text).value
+        except yaml_file.YamlError as error:
+            raise ConfigError(Problem(key, str(error))) from None
+        _put(place, key, value)
+    try:
+        requests.check(command, params)
+    except ValueError as error:
+        raise ConfigError(Problem("", str(error).removeprefix("params."))) from None
+    return params
+
+
+def readable(answer: Mapping[str, Any]) -> str:
+    """Return an answer for people: what became of the command, then its data."""
+    if answer.get("status") == "error":
+        head = f"{answer.get('command_ack')}: {answer.get('code')}: {answer.get('error')}"
+    else:
+        head = f"{answer.get('command_ack')}: {answer.get('status')}"
+    data = answer.get("data")
+    if not data:
+        return head
+    return f"{head}\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=80).rstrip()}"
+
+
+def _put(place: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        below = place.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise ConfigError(Problem(key, f"{section} has a value already"))
+        place = below
+    place[name] = value
