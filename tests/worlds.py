@@ -82,7 +82,6 @@ class Stream:
     step_s: float = 0.1
     attention: Attention = field(default_factory=Attention)
     frames: int = 0
-    full: int = 0
 
     def frame(self, *, continuous: bool = True) -> Attended:
         """Process the world as it is now."""

@@ -101,13 +101,7 @@ class Watch:
         self._seen = first
         self._step = step
         self._restless = np.zeros(first.shape, np.float32)
-        self._changed = np.zeros(first.shape, bool)
         self._light = 1.0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Height and width of the pictures."""
-        return self._seen.shape
 
     def compare(self, picture: Picture, passed_s: float) -> Change:
         """Return what differs between `picture` and what was looked at last, `passed_s` after the previous frame."""
@@ -118,7 +112,6 @@ class Watch:
         changed = difference > max(LEAST_DIFFERENCE, NOISE_SPANS * usual)
         weight = np.float32(min(RESTLESS_STEP, 1 - math.exp(-max(passed_s, 0.0) / RESTLESS_S)))
         cv2.accumulateWeighted(changed.astype(np.float32), self._restless, float(weight))
-        self._changed = changed
         return Change(changed & (self._restless < RESTLESS_SHARE), self._step, light)
 
     def look(self, picture: Picture, regions: Boxes | None, people: Boxes) -> None:
