@@ -12,14 +12,18 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from orion import __version__
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, OrionError, Problem
 
+if TYPE_CHECKING:
+    from orion.config import Config
+
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells count it."""
 
+_LONGEST_TIMEOUT_S = 3600.0
 _CATALOGUE = "workers.catalogue_cli"
 _MODEL_FOLDER = "models"
 
@@ -70,7 +74,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"orion {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_run, _add_doctor, _add_models, _add_bench, _add_config):
+    for add in (_add_run, _add_ctl, _add_watch, _add_doctor, _add_models, _add_bench, _add_config):
         add(commands)
     return parser
 
@@ -148,6 +152,46 @@ def _add_instance_options(parser: Parser) -> None:
     )
 
 
+def _add_ctl(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = _command(
+        commands,
+        "ctl",
+        _ctl,
+        "send one command to a running instance and print its answer; without a command, list them",
+        "orion ctl get_status",
+        "orion ctl set_inference_rate rate_hz=2 stream_id=cam0",
+        "orion ctl set_attention_rois 'rois=[{x: 0.1, y: 0.1, width: 0.5, height: 0.5}]'",
+        "orion ctl update_config attention.mode=external models.person_detector.confidence=0.6",
+        "orion ctl pause          a beginning that is clear is enough",
+    )
+    _add_instance_options(parser)
+    parser.add_argument("command", metavar="COMMAND", nargs="?")
+    parser.add_argument("words", metavar="key=value", nargs="*", help="parameters; values are YAML")
+    parser.add_argument("--json", action="store_true", help="print the answer as it came")
+    parser.add_argument(
+        "--timeout", type=_seconds, metavar="S", help="how long to wait (default: 5, or 60 for what may load models)"
+    )
+
+
+def _add_watch(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = _command(
+        commands,
+        "watch",
+        _watch,
+        "show live what an instance sees and how it is",
+        "orion watch",
+        "orion watch --instance-id hall --broker mqtt://broker.local",
+    )
+    _add_instance_options(parser)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _LONGEST_TIMEOUT_S:
+        raise argparse.ArgumentTypeError(f"expected 0 to {_LONGEST_TIMEOUT_S:g} seconds, not {text}")
+    return seconds
+
+
 def _add_doctor(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = _command(
         commands,
@@ -214,6 +258,28 @@ def _run(arguments: argparse.Namespace) -> int:
     options, cwd = _options(arguments), Path.cwd()
     config = settings.load(options, os.environ, cwd)
     return app.run(config, settings.load_changed(config, options, os.environ, cwd))
+
+
+def _ctl(arguments: argparse.Namespace) -> int:
+    from orion import ctl  # noqa: PLC0415
+
+    timeout_s, named = arguments.timeout, arguments.broker is not None
+    config = _remote_config(arguments)
+    return ctl.run(config, arguments.command, arguments.words, timeout_s=timeout_s, as_json=arguments.json, named=named)
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from orion import watch  # noqa: PLC0415
+
+    return watch.run(_remote_config(arguments), named=arguments.broker is not None)
+
+
+def _remote_config(arguments: argparse.Namespace) -> "Config":
+    """Return the configuration as far as it says which instance is meant and how its broker is reached."""
+    from orion import settings  # noqa: PLC0415
+
+    given = {"config": arguments.config, "instance_id": arguments.instance_id, "broker": arguments.broker}
+    return settings.load(given, os.environ, Path.cwd())
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -25,12 +25,12 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     (
         "actors",
         frozenset({"broker", "bus", "capture", "crew", "delivery", "display", "exchange", "handle", "link"})
-        | {"lookup", "outbox", "outlet", "results", "stream"},
+        | {"lookup", "outbox", "outlet", "posts", "results", "stream"},
     ),
     ("changes", frozenset({"reconfigure", "reload"})),
     ("supervisor", frozenset({"supervisor", "report"})),
     ("commands", frozenset({"commands"})),
-    ("what runs it", frozenset({"app", "doctor"})),
+    ("what runs it", frozenset({"app", "doctor", "remote", "ctl", "watch"})),
     ("command line", frozenset({"cli"})),
     ("entry", frozenset({"__main__"})),
 )

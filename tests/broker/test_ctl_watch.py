@@ -1,0 +1,85 @@
+"""`orion ctl` and `orion watch` as operators use them: real processes, a real instance, real brokers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.brokers import Mosquitto, free_port
+from tests.instances import LIMIT_S, environment, running, until
+
+SMALL = "demo:320x240@10"
+CAM = f"ctl-{os.getpid()}"
+
+
+def ctl(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "orion", "ctl", "--instance-id", CAM, *words]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+
+
+@contextmanager
+def watching(folder: Path, *words: str) -> Iterator[Path]:
+    """Run a watcher and give the file that it prints to."""
+    printed = folder / "watch.out"
+    command = [sys.executable, "-m", "orion", "watch", "--instance-id", CAM, *words]
+    with printed.open("w") as file:
+        process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=file, stderr=file)
+    try:
+        yield printed
+        assert process.poll() is None, printed.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_local_instance_is_found_commanded_and_watched(tmp_path: Path) -> None:
+    absent = ctl(tmp_path, "get_status")
+    assert absent.returncode == 3
+    assert "does not run on this machine" in absent.stderr
+    with running(tmp_path, "--source", SMALL, instance_id=CAM, broker="embedded") as instance:
+        instance.await_results(1)
+        with watching(tmp_path) as printed:
+            status = ctl(tmp_path, "get-status", "--json")
+            assert status.returncode == 0, status.stderr
+            assert json.loads(status.stdout)["data"]["instance_id"] == CAM
+            rate = ctl(tmp_path, "set_inf", "rate_hz=5")
+            assert (rate.returncode, rate.stdout) == (0, "set_inference_rate: success\ninference_rate_hz: 5.0\n")
+            refused = ctl(tmp_path, "set_model_size", "size=l")
+            assert refused.returncode == 1
+            assert "not_found" in refused.stdout
+            unsent = ctl(tmp_path, "set_inf", "rate_hz=500")
+            assert (unsent.returncode, unsent.stdout) == (2, "")
+            assert ctl(tmp_path, "restart_worker", "worker_id=w0").returncode == 0
+            until(lambda: "worker_restarted w0" in printed.read_text(), "the event")
+            until(lambda: "cam0: running" in printed.read_text(), "the stream")
+        assert ctl(tmp_path, "shutdown").returncode == 0
+        assert instance.process.wait(30) == 0
+
+
+def test_nobody_answers_through_an_empty_or_absent_broker(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    silent = ctl(tmp_path, "--broker", f"mqtt://127.0.0.1:{mosquitto.port}", "--timeout", "1", "get_status")
+    assert silent.returncode == 3
+    assert "did not answer in time" in silent.stderr
+    absent = ctl(tmp_path, "--broker", f"mqtt://127.0.0.1:{free_port()}", "--timeout", "1", "get_status")
+    assert absent.returncode == 3
+    assert "the broker cannot be reached" in absent.stderr
+
+
+def test_watching_survives_the_loss_of_the_broker(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    url = f"mqtt://127.0.0.1:{mosquitto.port}"
+    with running(tmp_path, "--source", SMALL, instance_id=CAM, broker=url) as instance:
+        instance.await_results(1)
+        with watching(tmp_path, "--broker", url) as printed:
+            until(lambda: "cam0: running" in printed.read_text(), "the stream")
+            mosquitto.kill()
+            until(lambda: "disconnected" in instance.errors(), "the loss")
+            mosquitto.start()
+            until(lambda: instance.errors().count("connected: 127.0.0.1") >= 2, "the instance is back")
+            seen = printed.read_text().count("cam0: running")
+            until(lambda: printed.read_text().count("cam0: running") >= seen + 2, "the watcher is back")
+        assert instance.stop() == 0

@@ -1,0 +1,77 @@
+"""What is typed becomes a checked request before anything is sent, and an answer becomes readable."""
+
+from typing import Any
+
+import pytest
+
+from orion.ctl import complete, overview, parameters, readable
+from orion.errors import ConfigError
+from orion.requests import SCHEMAS
+
+
+@pytest.mark.parametrize(
+    ("typed", "command"),
+    [("get_status", "get_status"), ("get-s", "get_status"), ("pau", "pause_inference"), ("shutdown", "shutdown")],
+)
+def test_command_names_are_completed(typed: str, command: str) -> None:
+    assert complete(typed) == command
+
+
+@pytest.mark.parametrize(("typed", "error"), [("set", "ambiguous: set_inference_rate"), ("reboot", "is no command")])
+def test_what_is_not_clear_is_refused_with_the_candidates(typed: str, error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        complete(typed)
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "params"),
+    [
+        ("get_status", [], {}),
+        ("set_inference_rate", ["rate_hz=2", "stream_id=cam0"], {"rate_hz": 2, "stream_id": "cam0"}),
+        ("set_inference_rate", ["rate_hz=null"], {"rate_hz": None}),
+        (
+            "set_attention_rois",
+            ["rois=[{x: 0, y: 0, width: 0.5, height: 1}]"],
+            {"rois": [{"x": 0, "y": 0, "width": 0.5, "height": 1}]},
+        ),
+        (
+            "update_config",
+            ["attention.mode=off", "attention.alpha=0.4", "streams=[{stream_id: a}]"],
+            {"config": {"attention": {"mode": "off", "alpha": 0.4}, "streams": [{"stream_id": "a"}]}},
+        ),
+    ],
+)
+def test_words_become_parameters(command: str, words: list[str], params: dict[str, Any]) -> None:
+    assert parameters(command, words) == params
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "error"),
+    [
+        ("set_inference_rate", ["rate_hz=99"], "rate_hz: should be less than or equal to 60"),
+        ("set_inference_rate", [], "rate_hz: is missing"),
+        ("set_inference_rate", ["rate_hz"], "'rate_hz': expected key=value"),
+        ("set_inference_rate", ["rate_hz=[1"], "rate_hz: line 1"),
+        ("set_model_size", ["size=q"], "size: should be"),
+        ("get_status", ["x=1"], "x: unknown; known are none"),
+        ("update_config", [], "config: "),
+        ("update_config", ["a=1", "a.b=2"], "a.b: a has a value already"),
+    ],
+)
+def test_schema_errors_are_shown_before_sending(command: str, words: list[str], error: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parameters(command, words)
+    assert error in str(caught.value)
+
+
+def test_answers_are_readable() -> None:
+    good = {"command_ack": "get_status", "status": "success", "data": {"running": True, "streams": [{"fps": 9.5}]}}
+    assert readable(good) == "get_status: success\nrunning: true\nstreams:\n- fps: 9.5"
+    bad = {"command_ack": "set_model_size", "status": "error", "code": "failed", "error": "w0: no such file"}
+    assert readable(bad) == "set_model_size: failed: w0: no such file"
+
+
+def test_the_overview_names_every_command_with_what_it_takes() -> None:
+    lines = overview()
+    assert [line.split()[0] for line in lines] == list(SCHEMAS)
+    assert "set_inference_rate [stream_id=...] rate_hz=..." in lines

@@ -1,0 +1,94 @@
+"""The live view takes what comes over MQTT, whatever it is, and shows it in 80 columns."""
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orion.watch import View
+
+
+def result(stream_id: str = "cam0", people: int = 1, inference: str = "roi") -> dict[str, Any]:
+    metadata = {"inference": inference, "model_selected": "320", "model_name": "yolo11n", "provider": "cpu"}
+    return {
+        "type": "person_detection",
+        "stream_id": stream_id,
+        "data": {"count": people, "metadata": metadata},
+        "latency": {"capture_to_result_ms": 12.5},
+    }
+
+
+def drawn(view: View, now_s: float) -> list[str]:
+    console = Console(width=80, record=True, file=None, quiet=False, force_terminal=False)
+    with console.capture() as capture:
+        console.print(view.draw(now_s))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_results_show_as_one_line_a_stream() -> None:
+    view = View("hall")
+    for number in range(20):
+        view.hear(result(), number / 10)
+        view.hear(result("a-camera-with-a-name-of-many-letters", 0, "held"), number / 10)
+    lines = drawn(view, 2.0)
+    assert all(len(line) <= 80 for line in lines)
+    # Latencies are right to 1 %.
+    cam = next(line for line in lines if line.startswith("cam0"))
+    assert cam.split() == ["cam0", "running", "10.0", "12.6", "12.6", "roi", "320", "1"]
+    assert any("yolo11n on cpu" in line for line in lines)
+    assert next(view.lines(2.0)).startswith("a-camera-with-a-")
+    assert "silent 10 s" in "\n".join(drawn(view, 11.9))
+
+
+def test_telemetry_says_which_streams_there_are_and_how_they_are() -> None:
+    view = View("hall")
+    view.hear(result("gone"), 0.0)
+    streams = [{"stream_id": "cam0", "state": "lost"}, {"stream_id": "cam1", "state": "running", "paused": True}]
+    workers = [{"worker_id": "w0", "state": "idle", "restarts": 2}]
+    view.hear({"type": "telemetry", "streams": streams, "workers": workers}, 1.0)
+    text = "\n".join(drawn(view, 1.0))
+    assert "gone" not in text
+    assert "lost" in text
+    assert "paused" in text
+    assert "w0: idle, 2 restarts" in text
+
+
+def test_events_show_as_they_come() -> None:
+    view = View("hall")
+    event = {"event": "stream_lost", "stream_id": "cam0", "reason": "x" * 200, "timestamp": "2026-01-02T03:04:05.6Z"}
+    assert str(view.hear(event, 0.0)).startswith("03:04:05 stream_lost cam0: xxx")
+    lines = drawn(view, 0.0)
+    assert all(len(line) <= 80 for line in lines)
+    assert any(line.split()[:2] == ["cam0", "lost"] for line in lines)
+    for _ in range(20):
+        view.hear(event, 0.0)
+    assert sum("stream_lost" in line for line in drawn(view, 0.0)) == 8
+
+
+def test_the_link_and_the_status_are_told() -> None:
+    view = View("hall")
+    assert "hall: not heard of yet" in drawn(view, 0.0)[0]
+    view.hear({"status": "offline", "run_id": "r"}, 0.0)
+    assert "hall: offline" in drawn(view, 0.0)[0]
+    view.link("no broker: refused")
+    assert "hall: no broker: refused" in drawn(view, 0.0)[0]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"type": "person_detection"},
+        {"type": "person_detection", "stream_id": "cam0", "data": 5},
+        {"type": "person_detection", "stream_id": 5},
+        {"type": "telemetry", "streams": [5, {}], "workers": [None]},
+        {"type": "telemetry", "streams": None},
+        {"event": 7},
+        {"event": "stream_lost"},
+        {"command_ack": "get_status", "status": "success", "data": {}},
+    ],
+)
+def test_what_is_not_understood_is_left_out(message: dict[str, Any]) -> None:
+    view = View("hall")
+    view.hear(message, 0.0)
+    drawn(view, 0.0)
