@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.fixed import FixedDetector
 from benchmarks.inputs import default_pair
 from benchmarks.report import Bar, Report, Row, add_plot_option, describe_model, publish, spread
 from orion import dispatch
@@ -29,9 +30,9 @@ from orion.errors import SourceError
 from orion.lookup import ModelPair
 from orion.mailbox import Mailbox
 from orion.messages import AttentionSettings, Crop, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
+from orion.posts import Post
 from orion.source import Source, SourceInfo, make_source
 from orion.stream import RingMaker, Stream, StreamSettings
-from orion.posts import Post
 from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec
 from workers.pair import SessionPair
@@ -51,7 +52,7 @@ _PICTURES_APART = 25
 _SLOTS = 4
 
 
-class SmallDetector:
+class SmallDetector(FixedDetector):
     """Runs whole frames through the 320 session, which the pipeline itself keeps for regions."""
 
     def __init__(self, spec: DetectorSpec) -> None:
@@ -70,9 +71,6 @@ class SmallDetector:
         detections, timings = infer(self._pair, frame, Crop(0, 0, width, height, 320))
         total_ms = (time.perf_counter() - start) * 1e3
         return Outcome(detections, "full", 320, None, None, **asdict(timings), total_ms=total_ms)
-
-    def forget(self, stream_id: str) -> None:
-        """Nothing is kept."""
 
     def close(self) -> None:
         """Let go of the sessions."""

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Protocol
 import msgpack
 import numpy as np
 
+from benchmarks.fixed import FixedDetector
 from benchmarks.report import Bar, Report, Row, add_plot_option, publish, spread
 from orion.handle import WorkerProcess
 from orion.ledger import Frame, Ledger, Slot
@@ -76,7 +77,7 @@ class Way(Protocol):
         """Hand the picture over and return the answer."""
 
 
-class RowReader:
+class RowReader(FixedDetector):
     """The detector of the ring's worker: reads one row in place."""
 
     def __init__(self, spec: DetectorSpec) -> None:
@@ -87,12 +88,6 @@ class RowReader:
         boxes = np.array(answer_to(frame, int(request.stream_time_s)), np.int32)
         detections = Detections(boxes, np.ones(2, np.float32), np.zeros(2, np.int32))
         return Outcome(detections, "full", 640, None, None, 0.0, 0.0, 0.0, 0.0)
-
-    def forget(self, stream_id: str) -> None:
-        """Nothing is kept."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class RingWorker:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import msgpack
 
+from benchmarks.fixed import FixedDetector
 from orion import wire
 from orion.messages import Detections, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels, SessionInfo, Stop
 from orion.wire import LIMIT
@@ -24,7 +25,7 @@ INFO = DetectorInfo(
 OUTCOME = Outcome(Detections.empty(), "full", 640, None, None, 0.1, 1.0, 0.1, 1.2)
 
 
-class Scripted:
+class Scripted(FixedDetector):
     """Finds nobody, and has one fault."""
 
     info = INFO
@@ -44,12 +45,6 @@ class Scripted:
         if self._frames == self._number:
             self._misbehave()
         return OUTCOME
-
-    def forget(self, stream_id: str) -> None:
-        """Nothing is kept."""
-
-    def close(self) -> None:
-        """Nothing is held."""
 
     def _misbehave(self) -> None:
         always = self._fault.endswith("-always")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orion.config import Config
 from orion.control import PAYLOAD_LIMIT, Done, Refused, RefusedError, Request, acknowledgement, check, read
 from orion.requests import SCHEMAS, NoParams, RateParams
 
@@ -138,7 +139,5 @@ def test_a_wrong_parameter_is_named(command: str, params: Any, error: str) -> No
 
 
 def test_every_command_of_the_configuration_has_a_schema() -> None:
-    from orion.config import Config
-
     forbid = Config.model_json_schema()["$defs"]["ControlConfig"]["properties"]["forbid"]["items"]["enum"]
     assert set(forbid) == set(SCHEMAS)

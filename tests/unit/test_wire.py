@@ -15,11 +15,18 @@ from hypothesis import strategies as st
 from orion import messages, wire
 from orion.errors import WireError
 from orion.messages import (
+    Abort,
+    AttentionDescribed,
     AttentionSettings,
+    AttentionStats,
     BootFailure,
+    Commit,
+    Committed,
     Crop,
+    DescribeAttention,
     Detections,
     DetectorInfo,
+    DetectorSpec,
     DetectRequest,
     Forget,
     FrameFailure,
@@ -27,6 +34,9 @@ from orion.messages import (
     FrameResult,
     Message,
     Outcome,
+    Prepare,
+    Prepared,
+    PrepareFailed,
     Ready,
     Region,
     RoiProcessing,
@@ -52,6 +62,16 @@ MESSAGES: list[Message] = [
     BootFailure("ModelError", "no such file", "Traceback ..."),
     FrameResult(7, OUTCOME, 0.25),
     FrameFailure(7, "torn", "generation 4, expected 2", ""),
+    Prepare(3, DetectorSpec("/a", "/b", 0.5, 0.45, ("person", "dog"), "cpu", 2)),
+    Commit(3),
+    Abort(3),
+    DescribeAttention(9, "cam0"),
+    Prepared(3, INFO, 320.5),
+    PrepareFailed(3, "the file is broken"),
+    Committed(3),
+    AttentionDescribed(
+        9, AttentionStats((("full", 3),), (("rescan", 2),), 1, 2, 3, 0, 4, 0.02, 5, 6, 0.9, 2.0, (REGION,), REGION)
+    ),
 ]
 
 
