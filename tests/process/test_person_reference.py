@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.scoring import Score, load_reference, score_frame
-from orion.messages import DetectorSpec, DetectRequest, Pixels
+from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Pixels
 from workers.person import PersonDetector
+
+WHOLE = AttentionSettings(mode="off")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_whole_frames_score_like_the_reference(testdata: Path, detector: PersonD
     reference = load_reference(testdata / "reference" / f"{name}.yolo11n-640.json")
     total = Score()
     for number, frame in frames(testdata / "video" / f"{name}.mp4", step):
-        outcome = detector.process(frame, DetectRequest("cam0", number / 10))
+        outcome = detector.process(frame, DetectRequest("cam0", number / 10, settings=WHOLE))
         total += score_frame(outcome.detections.xywh, reference[number], confidence=0.4, iou=0.9)
     assert total.expected > 0
     assert total.recall >= 0.99
@@ -47,7 +49,7 @@ def test_whole_frames_score_like_the_reference(testdata: Path, detector: PersonD
 def test_the_four_people_at_the_bus(testdata: Path, detector: PersonDetector) -> None:
     bus = cv2.imread(str(testdata / "bus.jpg"))
     assert bus is not None
-    outcome = detector.process(np.asarray(bus, np.uint8), DetectRequest("cam0", 0.0))
+    outcome = detector.process(np.asarray(bus, np.uint8), DetectRequest("cam0", 0.0, settings=WHOLE))
     assert outcome.detections.confidence == pytest.approx([0.90, 0.83, 0.83, 0.57], abs=0.02)
     info = detector.info
     assert (info.model_name, info.model_size, [session.size for session in info.sessions]) == (
