@@ -1,8 +1,9 @@
 """How long a frame takes to another process and a small answer back, by four ways, alternated in one run: Orion's ring
 with one copy into the slot; the same where the decoder wrote into the slot; the pixels inside length-prefixed MsgPack
-over a child's stdin and stdout; `multiprocessing.Queue`. The ring's child is a real worker process, driven through the
-real ledger and wire. Every child does the same with the pixels: it reads the middle row for a checksum and answers two
-boxes, which carry that checksum and the frame's number back, so that each answer proves which picture was seen.
+over a child's stdin and stdout; `multiprocessing.Queue`. Beside them stand two floors of the machine: the bare copy of
+a picture, and a few hundred bytes there and back on a socket. The ring's child is a real worker process, driven through
+the real ledger and wire. Every child does the same with the pixels: it reads the middle row for a checksum and answers
+two boxes, which carry that checksum and the frame's number back, so that each answer proves which picture was seen.
 """
 
 import argparse
@@ -42,7 +43,7 @@ from orion.messages import (
     Ready,
     Stop,
 )
-from orion.ring import Ring
+from orion.ring import MIN_SLOTS, Ring
 from orion.worker import WorkerSpec
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
@@ -51,7 +52,7 @@ SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "4K": (
 _LIMIT_S = 30.0
 """For anything that another process owes; far beyond what is measured."""
 _SLOTS = 4
-_FRAME_MESSAGE_BYTES = 600
+_FRAME_MESSAGE_BYTES = 150
 _LENGTH = struct.Struct(">I")
 _ATTENTION = AttentionSettings(mode="off")
 
@@ -220,19 +221,46 @@ def _read(stream: BinaryIO | Any) -> dict[str, Any] | None:
     return message
 
 
+class CopyWay:
+    """The bare copy of a picture into shared memory: what no way that copies can go below."""
+
+    name = "copy alone"
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self._ring = Ring(f"orion.bench.{os.getpid()}.bare-{size[0]}x{size[1]}", *size, MIN_SLOTS)
+
+    def stage(self, picture: Pixels) -> None:
+        """Nothing comes before the clock."""
+
+    def trip(self, picture: Pixels, number: int) -> Answer:
+        """Copy, and give the answer that a child would."""
+        np.copyto(self._ring.peek(number % MIN_SLOTS), picture)
+        return answer_to(picture, number)
+
+    def close(self) -> None:
+        """Unlink the memory."""
+        self._ring.close()
+
+
 class SocketWay:
-    """A few hundred bytes there and back between two processes, and nothing else: what no way can go below."""
+    """A few hundred bytes there and back between two processes, and nothing else: what no way can go below. Before the
+    clock it does what a decoder would, as the ring in place does: the other process has then slept as long.
+    """
 
     name = "socket alone"
 
     def __init__(self) -> None:
+        self._decoded: Pixels | None = None
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._child = multiprocessing.get_context("spawn").Process(target=serve_socket, args=(theirs,), daemon=True)
         self._child.start()
         theirs.close()
 
     def stage(self, picture: Pixels) -> None:
-        """Nothing comes before the clock."""
+        """Stand in for a decoder."""
+        if self._decoded is None or self._decoded.shape != picture.shape:
+            self._decoded = np.empty_like(picture)
+        np.copyto(self._decoded, picture)
 
     def trip(self, picture: Pixels, number: int) -> Answer:
         """Send as many bytes as a frame's message has, and give the answer that the child of another way would."""
@@ -325,11 +353,13 @@ def measure(plan: Plan) -> list[Row]:
                 rings = [RingWay(worker, SIZES[name], in_place=in_place) for in_place in (False, True)]
                 for ring in rings:
                     stack.callback(ring.close)
-                times_ms = measure_ways([*rings, pipes, queues, sockets], SIZES[name], plan)
+                copies = CopyWay(SIZES[name])
+                stack.callback(copies.close)
+                times_ms = measure_ways([*rings, pipes, queues, copies, sockets], SIZES[name], plan)
             base = float(np.median(times_ms[pipes.name]))
-            for way, durations_ms in times_ms.items():
+            for title, durations_ms in times_ms.items():
                 found = spread(durations_ms)
-                rows.append({"size": name, "way": way, **asdict(found), "of_pipes": round(base / found.p50_ms, 1)})
+                rows.append({"size": name, "way": title, **asdict(found), "of_pipes": round(base / found.p50_ms, 1)})
     return rows
 
 

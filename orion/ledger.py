@@ -243,9 +243,11 @@ class Ledger:
     # Inside the monitor.
 
     def _next_slot(self) -> Slot:
-        slot = next(slot for slot, state in self._states.items() if state is _State.FREE and slot.ring == self._ring)
-        self._states[slot] = _State.WRITING
-        return slot
+        for slot, state in self._states.items():
+            if state is _State.FREE and slot.ring == self._ring:
+                self._states[slot] = _State.WRITING
+                return slot
+        raise RuntimeError(f"no slot of {self._ring} is free")
 
     def _drop_waiting(self, reason: DropReason) -> None:
         if self._waiting is not None:

@@ -1,14 +1,18 @@
-"""Messages between the supervisor and a worker: MsgPack of `[version, type, {field: value}]` in whole packets over a
-`SOCK_SEQPACKET` socket pair, one packet a message. Used by the supervisor's thread (never blocking) and by the worker's
-main thread (blocking). Everything that arrives is checked field by field against the dataclasses of `orion.messages`.
+"""Messages between the supervisor and a worker: MsgPack of `[version, type, [field, ...]]` in whole packets over a
+`SOCK_SEQPACKET` socket pair, one packet a message; the fields stand in the order of the dataclass. Used by the
+supervisor's thread (never blocking) and by the worker's main thread (blocking). Everything that arrives is checked
+field by field against the dataclasses of `orion.messages`.
 """
 
 import dataclasses
 import math
+import operator
 import socket
+import struct
 import types
 import typing
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgpack
@@ -16,11 +20,11 @@ import numpy as np
 
 from orion import messages
 from orion.errors import WireError
-from orion.messages import Detections, Message
+from orion.messages import AttentionSettings, Detections, Message
 
-VERSION = 1
+VERSION = 2
 LIMIT = 128 * 1024
-"""Largest message in bytes, below the kernel's default socket buffer; 1000 boxes take about 30 KB."""
+"""Largest message in bytes, below the kernel's default socket buffer; 1000 boxes take about 24 KB."""
 
 
 class Channel:
@@ -29,6 +33,9 @@ class Channel:
     def __init__(self, end: socket.socket, *, blocking: bool) -> None:
         end.setblocking(blocking)
         self._end = end
+        # Kept: a new buffer of this size for each message costs more than the message.
+        self._packet = bytearray(LIMIT)
+        self._view = memoryview(self._packet)
 
     @staticmethod
     def pair() -> tuple[socket.socket, socket.socket]:
@@ -53,12 +60,12 @@ class Channel:
         Raises BlockingIOError when nothing is there (non-blocking only) and WireError for what is not a message.
         """
         try:
-            packet, _, flags, _ = self._end.recvmsg(LIMIT)
+            length, _, flags, _ = self._end.recvmsg_into([self._packet])
         except ConnectionResetError:
             return None
         if flags & socket.MSG_TRUNC:
             raise WireError(f"a message is larger than {LIMIT} bytes")
-        return decode(packet) if packet else None
+        return decode(self._view[:length]) if length else None
 
     def close(self) -> None:
         """Close this end; the peer sees end of file."""
@@ -68,20 +75,17 @@ class Channel:
 def encode(message: Message) -> bytes:
     """Pack a message. Raises WireError when it is larger than the limit."""
     name = type(message).__name__
-    packed: bytes = msgpack.packb([VERSION, name, _PLAIN[name](message)])
+    packed: bytes = msgpack.packb([VERSION, name, message], default=_plain)
     if len(packed) > LIMIT:
-        raise WireError(f"{type(message).__name__} of {len(packed)} bytes is larger than {LIMIT}")
+        raise WireError(f"{name} of {len(packed)} bytes is larger than {LIMIT}")
     return packed
 
 
-def decode(packet: bytes) -> Message:
+def decode(packet: bytes | memoryview) -> Message:
     """Unpack and check a message. Raises WireError that says what is wrong and where."""
     if len(packet) > LIMIT:
         raise WireError(f"a message of {len(packet)} bytes is larger than {LIMIT}")
-    try:
-        envelope = msgpack.unpackb(packet)
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        raise WireError(f"not MsgPack: {error or type(error).__name__}") from error
+    envelope = _unpack(packet)
     if not isinstance(envelope, list) or len(envelope) != 3:
         raise WireError("a message is a list of version, type and fields")
     version, name, fields = envelope
@@ -94,52 +98,46 @@ def decode(packet: bytes) -> Message:
     return message
 
 
-# Both directions are built from the annotations once, at import: a frame's message is packed and checked in a few
-# microseconds, since nothing is looked up or spelled out until something is wrong.
+def _unpack(packet: bytes | memoryview) -> Any:
+    try:
+        return msgpack.unpackb(packet)
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+        raise WireError(f"not MsgPack: {error or type(error).__name__}") from error
 
-_Plain = Callable[[Any], Any]
-"""Makes a typed value plain for MsgPack: dataclasses become maps, arrays lists."""
+
+# Both directions are built from the annotations once, at import. What runs for each frame runs on cold caches, right
+# after an inference: few steps in Python count for more there than in a loop that does nothing else.
+
+
+def _plain(value: Any) -> Any:
+    """Make a typed value plain for MsgPack, which calls this for what it does not know."""
+    plain = _PLAIN.get(type(value))
+    if plain is None:
+        raise WireError(f"{type(value).__name__} cannot be sent")
+    return plain(value)
+
+
+def _fields_of(kind: type) -> Callable[[Any], Any]:
+    """Return what gives the fields of a dataclass in their order."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    if len(names) > 1:
+        return operator.attrgetter(*names)
+    return lambda value: [getattr(value, name) for name in names]
+
+
+def _plain_detections(value: Detections) -> list[bytes]:
+    return [value.xywh.tobytes(), value.confidence.tobytes(), value.class_id.tobytes()]
+
+
+@lru_cache(maxsize=64)
+def _packed_settings(value: AttentionSettings) -> bytes:
+    """Pack settings on their own: they are the same for thousands of frames, and then neither end spells them out."""
+    packed: bytes = msgpack.packb(_fields_of(AttentionSettings)(value))
+    return packed
+
 
 _Check = Callable[[Any], Any]
 """Takes a plain value and returns the typed one, or raises WireError that says where it stands."""
-
-
-def _plain_for(hint: Any) -> _Plain | None:
-    """Return what makes values of a type annotation plain; None if MsgPack takes them as they are."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Detections:
-        return _plain_detections
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _plain_dataclass(hint)
-    if origin is types.UnionType:
-        inner = _plain_for(_without_none(arguments))
-        return inner and (lambda value: None if value is None else inner(value))
-    if origin is tuple and arguments[-1] is Ellipsis:
-        item = _plain_for(arguments[0])
-        return item and (lambda value: [item(one) for one in value])
-    return None
-
-
-def _plain_dataclass(kind: type) -> _Plain:
-    hints = typing.get_type_hints(kind)
-    names = tuple(field.name for field in dataclasses.fields(kind))
-    nested = tuple((name, plain) for name in names if (plain := _plain_for(hints[name])))
-
-    def plain_fields(value: Any) -> dict[str, Any]:
-        fields = {name: getattr(value, name) for name in names}
-        for name, plain in nested:
-            fields[name] = plain(fields[name])
-        return fields
-
-    return plain_fields
-
-
-def _plain_detections(value: Detections) -> dict[str, Any]:
-    return {
-        "xywh": value.xywh.tobytes(),
-        "confidence": value.confidence.tobytes(),
-        "class_id": value.class_id.tobytes(),
-    }
 
 
 def _check_for(hint: Any, where: str) -> _Check:
@@ -147,6 +145,8 @@ def _check_for(hint: Any, where: str) -> _Check:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Detections:
         return _detections_check(where)
+    if hint is AttentionSettings:
+        return _settings_check(where)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _dataclass_check(hint, where)
     if origin is Literal:
@@ -220,55 +220,70 @@ def _sequence_check(one: _Check, where: str) -> _Check:
 def _dataclass_check(kind: type, where: str) -> _Check:
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]
-    keys = frozenset(names)
-    checks = tuple((name, _check_for(hints[name], f"{where}.{name}")) for name in names)
+    checks = tuple(_check_for(hints[name], f"{where}.{name}") for name in names)
 
     def check(value: Any) -> Any:
-        if type(value) is not dict or value.keys() != keys:
-            raise WireError(f"{where} must have the fields {sorted(keys)}, not {_found(value)}")
+        if type(value) is not list or len(value) != len(checks):
+            raise WireError(f"{where} must be a list of {', '.join(names) or 'nothing'}, not {_found(value)}")
         try:
-            return kind(*[one(value[name]) for name, one in checks])
+            return kind(*[one(item) for one, item in zip(checks, value, strict=True)])
         except ValueError as error:
             raise WireError(f"{where}: {error}") from error
 
     return check
 
 
+def _settings_check(where: str) -> _Check:
+    check = _dataclass_check(AttentionSettings, where)
+    # By the bytes and not by the values: 1, 1.0 and True are equal, but not all of them are right.
+    unpacked = lru_cache(maxsize=64)(lambda packed: check(_unpack(packed)))
+
+    def check_packed(value: Any) -> AttentionSettings:
+        if type(value) is not bytes:
+            raise WireError(f"{where} must be bytes, not {_found(value)}")
+        settings: AttentionSettings = unpacked(value)
+        return settings
+
+    return check_packed
+
+
 def _found(value: Any) -> str:
-    found = sorted(map(str, value)) if isinstance(value, dict) else type(value).__name__
-    return f"{found!s:.200}"
+    return f"{len(value)} values" if type(value) is list else type(value).__name__
 
 
-_LEAST = np.array([0, 0, 1, 1], np.int32)
-"""x, y, width and height of the smallest box there can be."""
+_BOX = struct.Struct("4i")
 
 
 def _detections_check(where: str) -> _Check:
     """Return the check of boxes as `Detections` describes them: whole numbers, sides above zero, confidences 0..1."""
-    keys = frozenset({"xywh", "confidence", "class_id"})
+    fields = _tuple_check((bytes, bytes, bytes), where)
 
     def check(value: Any) -> Detections:
-        if type(value) is not dict or value.keys() != keys:
-            raise WireError(f"{where} must have xywh, confidence and class_id, not {_found(value)}")
+        xywh, confidence, class_id = fields(value)
         try:
             detections = Detections(
-                np.frombuffer(value["xywh"], np.int32).reshape(-1, 4),
-                np.frombuffer(value["confidence"], np.float32),
-                np.frombuffer(value["class_id"], np.int32),
+                np.frombuffer(xywh, np.int32).reshape(-1, 4),
+                np.frombuffer(confidence, np.float32),
+                np.frombuffer(class_id, np.int32),
             )
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise WireError(f"{where}: {error}") from error
-        if len(detections):
-            if (detections.xywh < _LEAST).any():
+        # Plain numbers: there are a few boxes, and each step through numpy costs as much as all of them.
+        for x, y, width, height in _BOX.iter_unpack(xywh):
+            if x < 0 or y < 0 or width < 1 or height < 1:
                 raise WireError(f"{where}.xywh must lie in the frame with sides above zero")
-            # As a negation, so that NaN is refused too.
-            if not (np.abs(detections.confidence - 0.5) <= 0.5).all():
-                raise WireError(f"{where}.confidence must be in 0..1")
+        # As a negation, so that NaN is refused too.
+        if not all(0.0 <= score <= 1.0 for score in memoryview(confidence).cast("f")):
+            raise WireError(f"{where}.confidence must be in 0..1")
         return detections
 
     return check
 
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in typing.get_args(messages.Message)}
-_PLAIN = {name: _plain_dataclass(kind) for name, kind in _KINDS.items()}
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    kind: _fields_of(kind)
+    for kind in vars(messages).values()
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+} | {Detections: _plain_detections, AttentionSettings: _packed_settings}
 _CHECKS = {name: _dataclass_check(kind, name) for name, kind in _KINDS.items()}

@@ -153,6 +153,8 @@ class Worker:
 
     def step(self) -> bool:
         """Wait for one thing to happen and handle it; return False when it is time to leave."""
+        if not self._loader.running:
+            return self._handle(self._channel.receive())
         ready = {descriptor for descriptor, _ in self._poll.poll()}
         if self._loader.fileno() in ready:
             answer = self._loader.collect()

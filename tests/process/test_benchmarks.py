@@ -38,7 +38,14 @@ def report_of(*arguments: str) -> dict[str, Any]:
 
 def test_transport_reports_every_way_at_every_size() -> None:
     report = report_of("benchmarks.transport", "--sizes", "480p", "1080p", "--rounds", "2", "--block", "3")
-    ways = ["ring, one copy", "ring, in place", "MsgPack on pipes", "multiprocessing.Queue", "socket alone"]
+    ways = [
+        "ring, one copy",
+        "ring, in place",
+        "MsgPack on pipes",
+        "multiprocessing.Queue",
+        "copy alone",
+        "socket alone",
+    ]
     assert [(row["size"], row["way"]) for row in report["results"]] == [(s, w) for s in ("480p", "1080p") for w in ways]
     assert {row["count"] for row in report["results"]} == {6}
     assert [bar["limit"] for bar in report["bars"]] == [0.35, 0.1]

@@ -85,6 +85,12 @@ def fields_of(value: Any) -> Any:
     return (type(value), value)
 
 
+def test_settings_that_were_right_do_not_lend_that_to_values_equal_to_them() -> None:
+    assert decode(frame("request.settings", attention(alpha=1))) is not None
+    with pytest.raises(WireError, match=r"settings\.alpha must be float, not bool"):
+        decode(frame("request.settings", attention(alpha=True)))
+
+
 def test_every_type_of_message_is_covered() -> None:
     assert {type(message) for message in MESSAGES} == set(typing.get_args(messages.Message))
 
@@ -95,25 +101,42 @@ def test_messages_survive_the_trip(message: Message) -> None:
 
 
 def packed(name: str = "Forget", fields: Any = None, version: Any = wire.VERSION) -> bytes:
-    content: bytes = msgpack.packb([version, name, {"stream_id": "cam0"} if fields is None else fields])
+    content: bytes = msgpack.packb([version, name, ["cam0"] if fields is None else fields])
     return content
 
 
-def frame(**changes: Any) -> bytes:
+def frame(field: str, value: Any) -> bytes:
+    """Return a frame's message with another value in a field; `request.settings` takes the fields of the settings."""
     envelope = msgpack.unpackb(encode(MESSAGES[0]))
-    envelope[2] |= changes
+    *above, name = field.split(".")
+    fields = envelope[2]
+    if above:
+        fields = fields[position(FrameMessage, above[0])]
+    fields[position(DetectRequest if above else FrameMessage, name)] = value
     content: bytes = msgpack.packb(envelope)
+    return content
+
+
+def position(kind: type, name: str) -> int:
+    return [field.name for field in dataclasses.fields(kind)].index(name)
+
+
+def attention(**changes: Any) -> bytes:
+    """Return packed settings with some values changed, of whatever type."""
+    values = dataclasses.asdict(AttentionSettings()) | changes
+    content: bytes = msgpack.packb(list(values.values()))
     return content
 
 
 def result(xywh: Any = (), confidence: Any = (), class_id: Any = ()) -> bytes:
     """Return a result with these boxes, packed as a worker that checks nothing would."""
     envelope = msgpack.unpackb(encode(MESSAGES[5]))
-    envelope[2]["outcome"]["detections"] = {
-        "xywh": np.array(xywh, np.int32).tobytes(),
-        "confidence": np.array(confidence, np.float32).tobytes(),
-        "class_id": np.array(class_id, np.int32).tobytes(),
-    }
+    outcome = envelope[2][position(FrameResult, "outcome")]
+    outcome[position(Outcome, "detections")] = [
+        np.array(xywh, np.int32).tobytes(),
+        np.array(confidence, np.float32).tobytes(),
+        np.array(class_id, np.int32).tobytes(),
+    ]
     content: bytes = msgpack.packb(envelope)
     return content
 
@@ -127,16 +150,22 @@ def result(xywh: Any = (), confidence: Any = (), class_id: Any = ()) -> bytes:
         (packed() + b"\x00", "not MsgPack"),
         (msgpack.packb({"a": 1}), "list of version"),
         (msgpack.packb([1, "Forget"]), "list of version"),
-        (packed(version=2), "version 2 is unknown, expected 1"),
+        (packed(version=1), "version 1 is unknown, expected 2"),
         (packed(version=True), "version True is unknown"),
         (packed("Surprise"), "type 'Surprise' is unknown"),
-        (packed("Forget", {}), "must have the fields"),
-        (packed("Forget", {"stream_id": "a", "more": 1}), "must have the fields"),
-        (packed("Forget", {"stream_id": 1}), "Forget.stream_id must be str, not int"),
-        (packed("Forget", []), "must have the fields"),
-        (frame(slot="0"), "FrameMessage.slot must be int, not str"),
-        (frame(slot=True), "FrameMessage.slot must be int, not bool"),
-        (frame(request=None), "FrameMessage.request must have"),
+        (packed("Forget", []), "Forget must be a list of stream_id, not 0 values"),
+        (packed("Forget", ["a", 1]), "Forget must be a list of stream_id, not 2 values"),
+        (packed("Forget", [1]), "Forget.stream_id must be str, not int"),
+        (packed("Forget", {}), "Forget must be a list of stream_id, not dict"),
+        (packed("Stop", [1]), "Stop must be a list of nothing, not 1 values"),
+        (frame("slot", "0"), "FrameMessage.slot must be int, not str"),
+        (frame("slot", True), "FrameMessage.slot must be int, not bool"),
+        (frame("request", None), "FrameMessage.request must be a list of stream_id"),
+        (frame("request.stream_time_s", float("nan")), "FrameMessage.request.stream_time_s must be finite"),
+        (frame("request.settings", []), "FrameMessage.request.settings must be bytes, not 0 values"),
+        (frame("request.settings", b"\xc1"), "not MsgPack"),
+        (frame("request.settings", attention(mode="sideways")), "settings.mode must be one of"),
+        (frame("request.settings", attention(alpha=True)), "settings.alpha must be float, not bool"),
         (result(xywh=[[0, 0, 0, 5]], confidence=[0.5], class_id=[0]), "sides above zero"),
         (result(xywh=[[-1, 0, 5, 5]], confidence=[0.5], class_id=[0]), "lie in the frame"),
         (result(xywh=[[0, 0, 5, 5]], confidence=[1.5], class_id=[0]), "in 0..1"),
