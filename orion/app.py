@@ -4,10 +4,13 @@ reverse, whatever fails in between. Runs in the main thread, which then is the s
 
 import logging
 import os
+import shutil
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import cast
 
 from rich.console import Console
@@ -189,9 +192,20 @@ def _notes(config: Config, identity: Identity, broker_url: str | None) -> list[s
     if config.run.save_frames is not None:
         notes.append(f"Pictures go to {config.run.save_frames}.")
     if lookup.is_embedded(config.models.person_detector):
-        notes.append("Your own camera and model: orion run --source rtsp://... --model-dir DIR --model-size n")
+        notes.append("Your own camera and model:")
+        notes.append(f"  {_program()} run --source rtsp://... --model-dir DIR --model-size n")
     notes.append("Ctrl-C stops.")
     return notes
+
+
+def _program() -> str:
+    """Return what a person types to start this program again from here."""
+    if shutil.which("orion") is not None:
+        return "orion"
+    beside = Path(sys.executable).parent / "orion"
+    path = beside if beside.exists() else Path(sys.executable)
+    shown = os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+    return shown if path is beside else f"{shown} -m orion"
 
 
 def _show_summary(supervisor: Supervisor) -> Callable[[], None]:

@@ -133,6 +133,7 @@ def _serve(report: Connection, parent_pid: int, first_port: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     die_with_parent(parent_pid)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)

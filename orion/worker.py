@@ -96,6 +96,7 @@ def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
     # The terminal and service managers signal the whole group; the supervisor alone decides when a worker goes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lifeline.die_with_parent(spec.parent_pid)
     _share_arenas()
     log.setup(spec.log_level, spec.log_format, spec.instance_id)

@@ -1,6 +1,8 @@
 """What every test shares: where test data and optional programs are found, and a guard against leftovers."""
 
+import contextlib
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -67,7 +69,27 @@ def _descendants() -> dict[int, str]:
 
 
 def _segments() -> set[str]:
-    return {path.name for path in SHARED_MEMORY.iterdir()}
+    """Return the segments in shared memory that are not another living program's, which may run beside the tests."""
+    ours = {path.name for path in SHARED_MEMORY.iterdir() if _owner(path) == os.getuid()}
+    orions = {name for name in ours if name.startswith("orion")}
+    return ours - _mapped_elsewhere() if orions else ours
+
+
+def _owner(path: Path) -> int | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_uid
+    return None
+
+
+def _mapped_elsewhere() -> set[str]:
+    """Return the names of the segments that processes have mapped which are not below this one."""
+    below = {os.getpid(), *_descendants()}
+    names: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        if int(maps.parent.name) not in below:
+            with contextlib.suppress(OSError):
+                names |= set(re.findall(rf"{SHARED_MEMORY}/(\S+)", maps.read_text()))
+    return names
 
 
 def _tree() -> set[str]:

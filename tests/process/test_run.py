@@ -73,7 +73,7 @@ def test_rate_and_pictures(tmp_path: Path) -> None:
         assert names <= {f"cam0-{line['frame_seq']:06d}.jpg" for line in instance.lines()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("phase", ["starting", "loading", "running"])
 def test_a_signal_stops_it_in_every_phase(tmp_path: Path, number: int, phase: str) -> None:
     with running(tmp_path, "--source", SMALL) as instance:
@@ -89,6 +89,22 @@ def test_a_signal_stops_it_in_every_phase(tmp_path: Path, number: int, phase: st
         assert time.monotonic() - began < 5
         assert instance.segments() == []
         assert not list((tmp_path / "runtime" / "orion").glob("*")) if phase != "starting" else True
+
+
+def test_a_terminal_that_is_closed_stops_it_like_any_other_signal(tmp_path: Path) -> None:
+    main, terminal = os.openpty()
+    command = [sys.executable, "-m", "orion", "run", "--source", SMALL, "--broker", "none", "--instance-id", "terminal"]
+    surroundings = environment(tmp_path) | {"TERM": "xterm"}
+    run = subprocess.Popen(
+        ["setsid", "--ctty", *command], stdin=terminal, stdout=terminal, stderr=terminal, env=surroundings
+    )
+    os.close(terminal)
+    shown = b""
+    while b"cam0" not in shown:
+        shown += os.read(main, 65536)
+    os.close(main)
+    assert run.wait(5) == 0
+    assert not list(Path("/dev/shm").glob("orion.terminal.*"))
 
 
 def _handles(pid: int, number: int) -> bool:
