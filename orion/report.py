@@ -4,22 +4,56 @@ summary at the end draw from too. Runs in the supervisor's thread; returns plain
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from orion import __version__
 from orion.handle import Busy, Failed, Idle, WorkerHandle
 from orion.messages import DetectorInfo
 from orion.results import timestamp
 from orion.stream import Stream
-from orion.telemetry import process_usage
-
-if TYPE_CHECKING:
-    from orion.supervisor import Supervisor
+from orion.telemetry import Latencies, process_usage
 
 
-def describe(supervisor: "Supervisor") -> dict[str, Any]:
+class Names(Protocol):
+    """Who this instance is."""
+
+    @property
+    def instance_id(self) -> str:
+        """The name that topics carry."""
+
+    @property
+    def room_id(self) -> str:
+        """Where its streams are that say nothing else."""
+
+    @property
+    def run_id(self) -> str:
+        """New at every start."""
+
+
+class Described(Protocol):
+    """What is described: the supervisor."""
+
+    @property
+    def settings(self) -> Names:
+        """Who it is."""
+
+    @property
+    def streams(self) -> Mapping[str, Stream]:
+        """Its streams by id."""
+
+    @property
+    def crew(self) -> Iterable[WorkerHandle]:
+        """Its workers."""
+
+    latencies: Latencies
+    info: DetectorInfo | None
+    started_s: float
+    extra: Callable[[], dict[str, Any]]
+
+
+def describe(supervisor: Described) -> dict[str, Any]:
     """Return the instance's state; names are those of the control protocol."""
     settings = supervisor.settings
     streams = list(supervisor.streams.values())
@@ -40,7 +74,7 @@ def describe(supervisor: "Supervisor") -> dict[str, Any]:
     }
 
 
-def processes(supervisor: "Supervisor") -> dict[str, Mapping[str, float] | None]:
+def processes(supervisor: Described) -> dict[str, Mapping[str, float] | None]:
     """Return CPU seconds and resident MB of the supervisor and each worker."""
     pids = {"supervisor": os.getpid()} | {
         handle.worker_id: handle.pid for handle in supervisor.crew if handle.pid is not None
