@@ -91,6 +91,8 @@ def _settings(config: Config, identity: Identity, specs: list[WorkerSpec]) -> Su
         run_id=identity.run_id,
         workers=specs,
         frame_deadline_s=reconfigure.frame_deadline_s(config),
+        policy=reconfigure.restart_policy(config),
+        memory_limit_mb=reconfigure.memory_limit_mb(config, len(specs)),
     )
 
 

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import stat
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,59 @@ class Scripted(FixedDetector):
             FAULTS[self._fault.removesuffix("-always")]()
 
 
+class Sequenced(FixedDetector):
+    """Finds nobody, and has a fault in one phase of its life, in each process of this worker the next one.
+
+    `DetectorSpec.model_640` is `phase:fault,fault,...`. `model_320` names the file that remembers, a line for each
+    fault: its name, and when it was by the monotonic clock. After the last fault it stays well. Where the fault is
+    while loading, every other process is well until it ends at its second frame.
+    """
+
+    info = INFO
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        self._phase, _, faults = spec.model_640.partition(":")
+        self._memory = Path(spec.model_320 or os.devnull)
+        self._odd = self._memory.with_suffix(".odd")
+        done = len(self._memory.read_text().splitlines()) if self._memory.exists() else 0
+        self._faults = faults.split(",")[done:]
+        self._frames = 0
+        self._ends = self._phase == "loading" and bool(self._faults) and not self._odd.exists()
+        if not self._ends:
+            self._odd.unlink(missing_ok=True)
+            self._enter("loading")
+
+    def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
+        self._frames += 1
+        assert int(frame[: len(frame) // 2].max()) >= 0
+        if self._frames == 2:
+            if self._ends:
+                self._odd.touch()
+                os._exit(3)
+            self._enter("reading")
+        assert int(frame.max()) >= 0
+        if self._frames == 2:
+            self._enter("inferring")
+            # Frames are further apart than this: the main thread waits for the next one by then.
+            timer = threading.Timer(0.03, self._enter, ("idle",))
+            timer.daemon = True
+            timer.start()
+        return OUTCOME
+
+    def load(self, spec: DetectorSpec) -> "Sequenced":  # type: ignore[override]
+        self._enter("preparing")
+        return self
+
+    def swap(self, pair: object) -> None:
+        self._enter("committing")
+
+    def _enter(self, phase: str) -> None:
+        if self._faults and self._phase == phase:
+            with self._memory.open("a") as memory:
+                memory.write(f"{self._faults[0]} {time.monotonic()}\n")
+            FAULTS[self._faults.pop(0)]()
+
+
 def _socket() -> socket.socket:
     """Return the worker's end of its socket; the only one the process has."""
     return socket.socket(fileno=os.dup(_sockets()[0]))
@@ -97,12 +152,22 @@ def _hang_up() -> NoReturn:
         time.sleep(1)
 
 
+def _grow() -> NoReturn:
+    """Take memory as fast as a machine can write it, up to a bound that spares the machine."""
+    kept: list[bytes] = []
+    while True:
+        if len(kept) < 100:
+            kept.append(b"x" * 10_000_000)
+        time.sleep(0.01)
+
+
 FAULTS: dict[str, Callable[[], object]] = {
     "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "sigsegv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     "sigstop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "exit": lambda: os._exit(3),
     "exception": _raise,
+    "leave": lambda: sys.exit(0),
     "spin": _spin,
     "half": lambda: _send(wire.encode(Stop())[:3]),
     "malformed": lambda: _send(b"\xc1" * 40),
@@ -111,4 +176,5 @@ FAULTS: dict[str, Callable[[], object]] = {
     "unasked": lambda: _send(wire.encode(Stop())),
     "flood": _flood,
     "hangup": _hang_up,
+    "grow": _grow,
 }
