@@ -34,7 +34,7 @@ from orion.worker import WorkerSpec
 
 _log = logging.getLogger(__name__)
 
-_DETECTOR = "workers.person:PersonDetector"
+DETECTOR = "workers.person:PersonDetector"
 _EVENTS = {"duplicate_instance", "outbox_overflow"}
 """What the bus notices and the world is told; the rest is logged where it arises."""
 
@@ -108,7 +108,7 @@ def _worker_specs(config: Config) -> list[WorkerSpec]:
             worker_id=f"w{number}",
             instance_id=config.instance_id,
             parent_pid=os.getpid(),
-            detector_class=_DETECTOR,
+            detector_class=DETECTOR,
             detector=detector,
             log_level=config.log.level,
             log_format=config.log.format,
