@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,10 +217,9 @@ def _memory_full(chaos: Chaos) -> Course:
 
 
 def _fill(path: Path) -> None:
-    with path.open("wb") as file, suppress(OSError):
+    with path.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"\0" * 4096)
-            file.flush()
 
 
 def _camera_fault(mode: Mode, event: str | None, lasts_s: float = 3.0) -> Fault:
@@ -246,7 +246,7 @@ def _supervisor_killed(chaos: Chaos) -> Course:
     moment_s = time.monotonic()
     chaos.instance.send(signal.SIGKILL)
     chaos.instance.wait()
-    wait_until(lambda: not any(map(alive, below)), "all children are gone", 30.0)
+    wait_until(lambda: not any(map(alive, below)), "all children are gone", _GONE_S)
     gone_s = time.monotonic() - moment_s
     return Course(gone_s, _start_again(chaos))
 
@@ -258,8 +258,10 @@ def _supervisor_told(number: int) -> Fault:
         chaos.instance.send(number)
         code = chaos.instance.wait()
         stopped_s = time.monotonic() - moment_s
-        if code != 0 or any(map(alive, below)) or chaos.instance.segments():
-            raise TimeOverError(f"an ordered stop: code {code}, left {chaos.instance.segments()}")
+        left = chaos.instance.segments()
+        wait_until(lambda: not any(map(alive, below)), "all children are gone", _GONE_S)
+        if code != 0 or left or stopped_s > _STOP_S:
+            raise TimeOverError(f"an ordered stop: code {code} after {stopped_s:.1f} s, left {left}")
         return Course(stopped_s, _start_again(chaos))
 
     return Fault(f"supervisor {signal.Signals(number).name.lower()}", "real", strike)
@@ -332,7 +334,10 @@ def strike_all(chaos: Chaos, wanted: Iterable[Fault]) -> tuple[list[Row], list[B
             chaos.await_results(written)
         lost = written - chaos.listener.results.keys()
         missing |= lost
-        more = [f"{what} {now - then:+d}" for what, then, now in _compared(usual, _holdings(chaos)) if now > then]
+        with suppress(TimeOverError):
+            # An outbox that has just been emptied is closed a moment later.
+            wait_until(partial(_holds_no_more, chaos, usual), "what was used is let go", 5.0)
+        more = _more(usual, _holdings(chaos))
         left += len(more)
         rows.append(
             {
@@ -350,7 +355,7 @@ def strike_all(chaos: Chaos, wanted: Iterable[Fault]) -> tuple[list[Row], list[B
 
 
 def _holdings(chaos: Chaos) -> dict[str, int]:
-    """Return what the instance holds, after a moment in which the last ends may be tidied up."""
+    """Return what the instance holds."""
     pid = chaos.instance.pid
     return {
         "segments": len(chaos.instance.segments()),
@@ -360,8 +365,12 @@ def _holdings(chaos: Chaos) -> dict[str, int]:
     }
 
 
-def _compared(before: dict[str, int], after: dict[str, int]) -> list[tuple[str, int, int]]:
-    return [(what, count, after[what]) for what, count in before.items()]
+def _more(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    return [f"{what} {after[what] - count:+d}" for what, count in before.items() if after[what] > count]
+
+
+def _holds_no_more(chaos: Chaos, usual: dict[str, int]) -> bool:
+    return not _more(usual, _holdings(chaos))
 
 
 def _drops(before: dict[str, Any], after: dict[str, Any]) -> str:
