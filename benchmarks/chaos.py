@@ -39,7 +39,8 @@ _OUTAGE_S = 4.0
 _PHASES = ("idle", "reading", "inferring", "loading", "preparing", "committing")
 _WORKER_FAULTS = ("sigkill", "sigsegv", "exit", "sigstop", "spin", "half", "malformed", "oversized", "version",
                   "flood", "grow", "exception")  # fmt: skip
-_SHORT = ("worker sigkill, inferring", "worker sigstop, idle", "broker killed", "camera down", "supervisor sigkill")
+_SHORT = ("worker sigkill, inferring", "worker sigstop, idle", "broker killed", "camera down", "supervisor sigkill",
+          "/dev/shm full")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
