@@ -1,6 +1,6 @@
-"""`orion` with a detector that fails on request: `python -m benchmarks.haunted run ...`. Worker processes look before
-each step whether the file `fault` lies in the folder that HAUNTED_FOLDER names; who finds its phase in it takes it away
-and does what it says. The rest is the real thing.
+"""`orion` with a detector that fails on request, for `benchmarks.chaos`. Worker processes look before each step whether
+the file `fault` lies in the folder that HAUNTED_FOLDER names; who finds its phase in it takes it away and does what it
+says. The rest is the real thing.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ from orion.loader import Pair
 from orion.messages import AttentionStats, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
 
 FOLDER = "HAUNTED_FOLDER"
+ENTRY = ("-c", "from benchmarks.haunted import main; main()")
+"""What Python is called with in the place of `-m orion`."""
 _IDLE_S = 0.02
 """So long after an answer the main thread waits for the next frame."""
 
@@ -82,7 +84,3 @@ def main() -> None:
     """Run `orion` with this detector."""
     app.DETECTOR = "benchmarks.haunted:Haunted"
     __main__.main()
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -205,11 +205,13 @@ class Listener:
 class Instance:
     """An instance in `folder`, with a configuration of its own, started as often as need be; a context manager."""
 
-    def __init__(self, folder: Path, instance_id: str, config: Mapping[str, Any], module: str = "orion") -> None:
+    def __init__(
+        self, folder: Path, instance_id: str, config: Mapping[str, Any], entry: Sequence[str] = ("-m", "orion")
+    ) -> None:
         self.instance_id = instance_id
         self.folder = folder
         self.runs = 0
-        self._command = [sys.executable, "-m", module, "run", "--config", str(folder / "orion.yaml")]
+        self._command = [sys.executable, *entry, "run", "--config", str(folder / "orion.yaml")]
         (folder / "orion.yaml").write_text(yaml.safe_dump({"instance_id": instance_id, **config}))
         (folder / "runtime").mkdir(mode=0o700)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ORION_")}
