@@ -37,7 +37,7 @@ from orion.worker import WorkerSpec
 
 _log = logging.getLogger(__name__)
 
-_DETECTOR = "workers.person:PersonDetector"
+DETECTOR = "workers.person:PersonDetector"
 _EVENTS = {"duplicate_instance", "outbox_overflow"}
 """What the bus notices and the world is told; the rest is logged where it arises."""
 
@@ -94,6 +94,8 @@ def _settings(config: Config, identity: Identity, specs: list[WorkerSpec]) -> Su
         run_id=identity.run_id,
         workers=specs,
         frame_deadline_s=reconfigure.frame_deadline_s(config),
+        policy=reconfigure.restart_policy(config),
+        memory_limit_mb=reconfigure.memory_limit_mb(config, len(specs)),
     )
 
 
@@ -109,7 +111,7 @@ def _worker_specs(config: Config) -> list[WorkerSpec]:
             worker_id=f"w{number}",
             instance_id=config.instance_id,
             parent_pid=os.getpid(),
-            detector_class=_DETECTOR,
+            detector_class=DETECTOR,
             detector=detector,
             log_level=config.log.level,
             log_format=config.log.format,

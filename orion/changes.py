@@ -32,6 +32,8 @@ EFFECTS: Mapping[str, Effect] = {
     "workers.count": "restart",
     "workers.threads": "models",
     "workers.frame_deadline_s": "live",
+    "workers.memory_limit_mb": "restart",
+    "workers.restart": "restart",
     "ring": "restart",
     "control": "forbidden",
     "persist_changes": "live",

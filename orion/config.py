@@ -192,6 +192,18 @@ class ModelsConfig(Section):
     person_detector: PersonDetectorConfig = Field(default=PersonDetectorConfig(), description="finds persons")
 
 
+class RestartConfig(Section):
+    """When a worker that ended is started again, and when it is given up."""
+
+    immediate: int = Field(default=3, ge=0, le=1_000_000, description="restarts within window_s without delay")
+    window_s: float = Field(default=60.0, gt=0, le=86400, description="seconds that `immediate` counts over")
+    limit: int = Field(default=10, ge=0, le=1_000_000, description="more deaths within limit_window_s give it up")
+    limit_window_s: float = Field(default=600.0, gt=0, le=86400, description="seconds that `limit` counts over")
+    boot_attempts: int = Field(default=3, ge=1, le=1_000_000, description="failures to start in a row that give it up")
+    first_delay_s: float = Field(default=1.0, gt=0, le=3600, description="seconds of the first delay; each is doubled")
+    longest_delay_s: float = Field(default=30.0, gt=0, le=3600, description="seconds that no delay exceeds")
+
+
 class WorkersConfig(Section):
     """The processes that run the models."""
 
@@ -205,6 +217,11 @@ class WorkersConfig(Section):
         default="auto",
         description="seconds after which a worker that has not answered is replaced; auto = from measured times",
     )
+    memory_limit_mb: Literal["auto"] | Annotated[int, Field(ge=64, le=16_777_216)] = Field(
+        default="auto",
+        description="MB of its own from which a worker is replaced; auto = its share of half the machine's memory",
+    )
+    restart: RestartConfig = Field(default=RestartConfig(), description="when a worker is started again")
 
 
 class RingConfig(Section):

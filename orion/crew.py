@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from orion import restart
-from orion.errors import EXIT_BOOT_FAILED, ModelError, WireError
+from orion.errors import EXIT_BOOT_FAILED, EXIT_OK, ModelError, WireError
 from orion.exchange import Exchange
 from orion.handle import (
     Absent,
@@ -27,6 +27,7 @@ from orion.handle import (
     WorkerProcess,
 )
 from orion.ledger import Lease
+from orion.limits import Limits, start_limit_s
 from orion.messages import (
     AttentionDescribed,
     BootFailure,
@@ -44,15 +45,11 @@ from orion.messages import (
     Ready,
     Stop,
 )
+from orion.telemetry import vitals
 from orion.worker import WorkerSpec
 
 _log = logging.getLogger(__name__)
 
-_HUNG_FACTOR = 10
-"""A frame is hung when it takes so many times the warm-up inference of the larger session ..."""
-_HUNG_LEAST_S = 1.5
-"""... but never sooner than this: a busy machine is slow, not stuck."""
-_START_LIMIT_S = 60.0
 _REAP_S = 1.0
 _LEAVE_LIMIT_S = 5.0
 """What a worker gets that is told to leave: it lets its sessions go."""
@@ -87,15 +84,14 @@ class Crew:
         self,
         specs: Sequence[WorkerSpec],
         policy: restart.RestartPolicy,
-        frame_deadline_s: float | None,
+        limits: Limits,
         selector: selectors.BaseSelector,
         listener: Listener,
     ) -> None:
         self.handles = {spec.worker_id: WorkerHandle(spec.worker_id, Absent(0.0)) for spec in specs}
         self._specs = {spec.worker_id: spec for spec in specs}
         self._policy = policy
-        self.fixed_deadline_s = frame_deadline_s
-        """How long a frame may take; None goes by measured times."""
+        self.limits = limits
         self.exchange: Exchange | None = None
         """The change of models that was begun last."""
         self._exchanges = 0
@@ -130,8 +126,9 @@ class Crew:
         now_s = time.monotonic()
         for handle in self:
             match handle.state:
-                case Starting(deadline_s=deadline_s) if now_s >= deadline_s:
-                    self.condemn(handle, f"not ready after {_START_LIMIT_S:g} s")
+                case Starting(since_s=since_s, deadline_s=deadline_s) if now_s >= deadline_s:
+                    handle.late_starts += 1
+                    self.condemn(handle, f"was not ready after {now_s - since_s:.1f} s")
                 case Busy(deadline_s=deadline_s, stream_id=stream_id) if now_s >= deadline_s:
                     self.condemn(handle, f"hung on a frame of {stream_id}")
                 case Leaving(deadline_s=deadline_s) if now_s >= deadline_s:
@@ -144,6 +141,19 @@ class Crew:
                     pass
         if self.exchange is not None:
             self.exchange.turn(now_s)
+
+    def examine(self) -> None:
+        """Kill what the kernel says is stopped or has grown too large. A worker is stopped when two looks see it so."""
+        for handle in self:
+            state = handle.state
+            if not isinstance(state, Starting | Idle | Busy) or (found := vitals(state.process.pid)) is None:
+                continue
+            was_stopped, handle.seen_stopped = handle.seen_stopped, found.stopped
+            if found.own_mb > self.limits.memory_mb:
+                limit = f"workers.memory_limit_mb is {self.limits.memory_mb:.0f}"
+                self.condemn(handle, f"grew to {found.own_mb:.0f} MB, {limit}")
+            elif found.stopped and was_stopped:
+                self.condemn(handle, "was stopped by a signal")
 
     def change_models(self, spec: DetectorSpec) -> Exchange:
         """Begin to change the pair of all workers; at most one change at a time."""
@@ -249,7 +259,9 @@ class Crew:
     def _take(self, handle: WorkerHandle, message: Message) -> None:
         handle.last_seen_wall_ns = time.time_ns()
         match message, handle.state:
-            case Ready(info=info), Starting(process=process):
+            case Ready(info=info), Starting(process=process, since_s=since_s):
+                handle.longest_start_s = max(handle.longest_start_s or 0.0, time.monotonic() - since_s)
+                handle.late_starts = 0
                 handle.state = Idle(process, info)
                 handle.boot_failures, handle.boot_failure = 0, None
                 self._listener.ready(handle, info)
@@ -295,7 +307,8 @@ class Crew:
             self.exchange.swap.starting(handle.worker_id)
         process = WorkerProcess(self._specs[handle.worker_id])
         handle.restarts += handle.down_since_s is not None
-        handle.state = Starting(process, time.monotonic() + _START_LIMIT_S)
+        now_s = time.monotonic()
+        handle.state = Starting(process, now_s, now_s + start_limit_s(handle.longest_start_s, handle.late_starts))
         read = selectors.EVENT_READ
         self._selector.register(process.channel.fileno(), read, lambda: self._readable(handle, process))
         self._selector.register(process.sentinel, read, lambda: self._ended(handle, process))
@@ -329,6 +342,8 @@ class Crew:
         elif handle.restart_asked:
             handle.restart_asked, handle.last_end = False, "was restarted by command"
             handle.state = Absent(handle.down_since_s)
+        elif code == EXIT_OK and not isinstance(state, Condemned):
+            self._give_up(handle, "left by itself, which is no failure: not starting it again")
         else:
             self._decide(handle, boot_failed=code == EXIT_BOOT_FAILED)
         busy = _busy(state)
@@ -354,8 +369,11 @@ class Crew:
                 _log.error("%s %s; starting again in %.1f s", handle.worker_id, handle.last_end, delay_s)
             case restart.GiveUp(reason=why):
                 text = f": {handle.boot_failure.message}" if handle.boot_failure else ""
-                handle.state = Failed(f"{handle.last_end}; {why}{text}")
-                self._listener.failed(handle, handle.state.reason)
+                self._give_up(handle, f"{handle.last_end}; {why}{text}")
+
+    def _give_up(self, handle: WorkerHandle, reason: str) -> None:
+        handle.state = Failed(reason)
+        self._listener.failed(handle, reason)
 
     def _forget(self, process: WorkerProcess) -> None:
         if not process.at_end:
@@ -363,11 +381,8 @@ class Crew:
         self._selector.unregister(process.sentinel)
 
     def frame_deadline_s(self, info: DetectorInfo) -> float:
-        """Return how long a frame may take; from measured times, so it starts anew with another pair of models."""
-        if self.fixed_deadline_s is not None:
-            return self.fixed_deadline_s
-        warm_s = max(session.warm_ms for session in info.sessions) / 1e3
-        return max(_HUNG_LEAST_S, _HUNG_FACTOR * warm_s)
+        """Return how long a frame may take with this pair of models."""
+        return self.limits.frame_deadline_s(info)
 
 
 def _busy(state: Alive) -> Busy | None:

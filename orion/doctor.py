@@ -104,6 +104,9 @@ def shared_memory(sizes: Sequence[tuple[int, int]], slots: int) -> Finding:
     text = f"{needed / _MB:.0f} MB needed, {free / _MB:.0f} MB free"
     if needed <= free:
         return Finding("shared memory", ok=True, text=text)
+    least = sum(ring.bytes_needed(width, height, ring.MIN_SLOTS) for width, height in sizes)
+    if least <= free:
+        return Finding("shared memory", ok=True, text=f"{text}: enough for {ring.MIN_SLOTS} instead of {slots} slots")
     advice = f"enlarge /dev/shm (in a container: --shm-size={2 * needed // 2**20 + 1}m), or set fewer ring.slots"
     return Finding("shared memory", ok=False, text=f"{text}: {advice}")
 

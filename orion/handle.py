@@ -78,6 +78,7 @@ class Starting:
     """Spawned, not READY yet; overdue at `deadline_s`."""
 
     process: WorkerProcess
+    since_s: float
     deadline_s: float
 
 
@@ -162,6 +163,12 @@ class WorkerHandle:
     restart_asked: bool = False
     """A command wants another process in the place of this one."""
     times_ready: int = 0
+    longest_start_s: float | None = None
+    """Of those that became READY."""
+    late_starts: int = 0
+    """Starts in a row that were given up as too slow."""
+    seen_stopped: bool = False
+    """The kernel had it stopped at the last look."""
     frames_received: int = 0
     frames_dropped: int = 0
     inferences: int = 0

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from orion import dispatch, uri
+from orion import dispatch, telemetry, uri
 from orion.capture import CaptureSettings
 from orion.config import Config, StreamConfig
 from orion.lookup import ModelPair
 from orion.messages import DetectorSpec
+from orion.restart import RestartPolicy
 from orion.source import Source, make_source
 from orion.stream import Stream, StreamSettings
 
@@ -81,6 +82,17 @@ def frame_deadline_s(config: Config) -> float | None:
     """Return the set limit for a frame; None goes by measured times."""
     deadline = config.workers.frame_deadline_s
     return None if deadline == "auto" else deadline
+
+
+def memory_limit_mb(config: Config, workers: int) -> float:
+    """Return how much memory of its own each of the `workers` may have: half the machine's is for all of them."""
+    limit = config.workers.memory_limit_mb
+    return telemetry.memory_mb() / 2 / workers if limit == "auto" else float(limit)
+
+
+def restart_policy(config: Config) -> RestartPolicy:
+    """Return when workers that ended are started again."""
+    return RestartPolicy(**config.workers.restart.model_dump())
 
 
 def new_sources(old: Config, new: Config) -> dict[str, Source]:

@@ -7,7 +7,7 @@ import logging
 import selectors
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orion import dispatch, report, restart
@@ -16,6 +16,7 @@ from orion.crew import Crew
 from orion.errors import ModelError, OrionError, WorkersLostError
 from orion.handle import Busy, Idle, WorkerHandle
 from orion.ledger import Lease
+from orion.limits import Limits
 from orion.mailbox import Mailbox
 from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult
 from orion.posts import BusEvent, CommandReceived, Controller, Outlet, Post, StopRequested
@@ -42,6 +43,7 @@ class SupervisorSettings:
     workers: Sequence[WorkerSpec]
     frame_deadline_s: float | None
     policy: restart.RestartPolicy = field(default_factory=restart.RestartPolicy)
+    memory_limit_mb: float = float("inf")
 
 
 class Supervisor:
@@ -77,7 +79,8 @@ class Supervisor:
         self._done = False
         self._error: OrionError | None = None
         self._selector = selectors.DefaultSelector()
-        self.crew = Crew(settings.workers, settings.policy, settings.frame_deadline_s, self._selector, self)
+        limits = Limits(settings.frame_deadline_s, settings.memory_limit_mb)
+        self.crew = Crew(settings.workers, settings.policy, limits, self._selector, self)
         self._selector.register(mailbox.fileno(), selectors.EVENT_READ, self._handle_posts)
         self._assign()
 
@@ -112,6 +115,7 @@ class Supervisor:
         now_s = time.monotonic()
         if now_s >= self._next_tick_s:
             self._next_tick_s = now_s + _TICK_S
+            self.crew.examine()
             for stream in self.streams.values():
                 stream.close_drained_rings()
             self._removed = [stream for stream in self._removed if not self._is_gone(stream)]
@@ -177,7 +181,7 @@ class Supervisor:
 
     def limit_frames(self, frame_deadline_s: float | None) -> None:
         """Set how long a worker may take for a frame; None goes by measured times."""
-        self.crew.fixed_deadline_s = frame_deadline_s
+        self.crew.limits = replace(self.crew.limits, frame_s=frame_deadline_s)
 
     def add_stream(self, settings: StreamSettings, source: Source) -> None:
         """Start another stream."""

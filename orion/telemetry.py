@@ -6,6 +6,8 @@ import math
 import os
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 STAGES = ("queue", "preprocess", "inference", "postprocess", "worker", "capture_to_result")
@@ -88,6 +90,37 @@ class RateMeter:
     def _expire(self, now_s: float) -> None:
         while self._times_s and now_s - self._times_s[0] > self._window_s:
             self._times_s.popleft()
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """What the kernel says of a process: whether it is stopped (job control, SIGSTOP), and its memory.
+
+    `own_mb` is what it alone holds, without files and shared memory that it maps, such as the rings.
+    """
+
+    stopped: bool
+    own_mb: float
+
+
+def vitals(pid: int) -> Vitals | None:
+    """Return how a process is, from /proc (proc(5)); None when it is gone."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        pages = Path(f"/proc/{pid}/statm").read_text().split()
+        own = int(pages[1]) - int(pages[2])
+    except (OSError, IndexError, ValueError):
+        return None
+    return Vitals(state == "T", own * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+
+def memory_mb(cgroup: Path = Path("/sys/fs/cgroup/memory.max")) -> float:
+    """Return the memory that this machine has, or this container may use, in MB."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    # Without control groups of the second version, or where one says "max", the machine's memory is the limit.
+    with suppress(OSError, ValueError):
+        total = min(total, int(cgroup.read_text()))
+    return total / 1e6
 
 
 def process_usage(pid: int) -> dict[str, float] | None:

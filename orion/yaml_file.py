@@ -23,6 +23,8 @@ _HEX_OR_OCTAL = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII)
 _MOST_DIGITS = 400
+_MOST_VALUES = 100_000
+"""Aliases of aliases make billions of values of a few lines."""
 
 
 class YamlError(ValueError):
@@ -88,6 +90,8 @@ class _Builder:
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
         self.lines[path] = node.start_mark.line + 1
+        if len(self.lines) > _MOST_VALUES:
+            raise YamlError("more values than a configuration can have", node.start_mark)
         if any(node is outer for outer in self._open):
             raise YamlError("a value that contains itself", node.start_mark)
         self._open.append(node)

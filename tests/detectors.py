@@ -2,22 +2,14 @@
 script: `fault@N` does what `fault` says on the N-th frame, once, with the file in `model_320` as its memory.
 """
 
-import contextlib
 import os
-import signal
-import socket
-import stat
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
-import msgpack
-
+from benchmarks.faults import FAULTS
 from benchmarks.fixed import FixedDetector
-from orion import wire
-from orion.messages import Detections, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels, SessionInfo, Stop
-from orion.wire import LIMIT
+from orion.messages import Detections, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels, SessionInfo
 
 INFO = DetectorInfo(
     "scripted", "unknown", (SessionInfo("none", "0" * 64, 640, "cpu", 1.0, 1.0),), 1.0, ((0, "person"),)
@@ -54,61 +46,54 @@ class Scripted(FixedDetector):
             FAULTS[self._fault.removesuffix("-always")]()
 
 
-def _socket() -> socket.socket:
-    """Return the worker's end of its socket; the only one the process has."""
-    return socket.socket(fileno=os.dup(_sockets()[0]))
+class Sequenced(FixedDetector):
+    """Finds nobody, and has a fault in one phase of its life, in each process of this worker the next one.
 
+    `DetectorSpec.model_640` is `phase:fault,fault,...`. `model_320` names the file that remembers, a line for each
+    fault: its name, and when it was by the monotonic clock. After the last fault it stays well. Where the fault is
+    while loading, every other process is well until it ends at its second frame.
+    """
 
-def _sockets() -> list[int]:
-    """Return every descriptor of this process that is a socket."""
-    found = []
-    for path in list(Path("/proc/self/fd").iterdir()):
-        with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(int(path.name)).st_mode):
-                found.append(int(path.name))
-    return found
+    info = INFO
 
+    def __init__(self, spec: DetectorSpec) -> None:
+        self._phase, _, faults = spec.model_640.partition(":")
+        self._memory = Path(spec.model_320 or os.devnull)
+        self._odd = self._memory.with_suffix(".odd")
+        done = len(self._memory.read_text().splitlines()) if self._memory.exists() else 0
+        self._faults = faults.split(",")[done:]
+        self._frames = 0
+        self._ends = self._phase == "loading" and bool(self._faults) and not self._odd.exists()
+        if not self._ends:
+            self._odd.unlink(missing_ok=True)
+            self._enter("loading")
 
-def _send(packet: bytes) -> None:
-    with _socket() as end:
-        end.send(packet)
+    def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
+        self._frames += 1
+        assert int(frame[: len(frame) // 2].max()) >= 0
+        if self._frames == 2:
+            if self._ends:
+                self._odd.touch()
+                os._exit(3)
+            self._enter("reading")
+        assert int(frame.max()) >= 0
+        if self._frames == 2:
+            self._enter("inferring")
+            # Frames are further apart than this: the main thread waits for the next one by then.
+            timer = threading.Timer(0.03, self._enter, ("idle",))
+            timer.daemon = True
+            timer.start()
+        return OUTCOME
 
+    def load(self, spec: DetectorSpec) -> "Sequenced":  # type: ignore[override]
+        self._enter("preparing")
+        return self
 
-def _raise() -> NoReturn:
-    raise RuntimeError("as the script says")
+    def swap(self, pair: object) -> None:
+        self._enter("committing")
 
-
-def _spin() -> NoReturn:
-    while True:
-        pass
-
-
-def _flood() -> NoReturn:
-    with _socket() as end:
-        while True:
-            end.send(msgpack.packb([wire.VERSION, "Ready", []]))
-
-
-def _hang_up() -> NoReturn:
-    """Close every descriptor that is a socket and live on."""
-    for descriptor in _sockets():
-        os.close(descriptor)
-    while True:
-        time.sleep(1)
-
-
-FAULTS: dict[str, Callable[[], object]] = {
-    "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "sigsegv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
-    "sigstop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
-    "exit": lambda: os._exit(3),
-    "exception": _raise,
-    "spin": _spin,
-    "half": lambda: _send(wire.encode(Stop())[:3]),
-    "malformed": lambda: _send(b"\xc1" * 40),
-    "oversized": lambda: _send(b"\x00" * (LIMIT + 1)),
-    "version": lambda: _send(msgpack.packb([99, "Stop", {}])),
-    "unasked": lambda: _send(wire.encode(Stop())),
-    "flood": _flood,
-    "hangup": _hang_up,
-}
+    def _enter(self, phase: str) -> None:
+        if self._faults and self._phase == phase:
+            with self._memory.open("a") as memory:
+                memory.write(f"{self._faults[0]} {time.monotonic()}\n")
+            FAULTS[self._faults.pop(0)]()

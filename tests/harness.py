@@ -26,6 +26,7 @@ class Collected:
         self.results: list[dict[str, Any]] = []
         self.times_s: list[float] = []
         self.events: list[dict[str, Any]] = []
+        self.event_times_s: list[float] = []
         self.enough: Callable[[], bool] = lambda: False
         self.limit_s = time.monotonic() + 60
         self.timed_out = False
@@ -39,6 +40,7 @@ class Collected:
 
     def event(self, event: dict[str, Any]) -> None:
         self.events.append(event)
+        self.event_times_s.append(time.monotonic())
 
     def tick(self, describe: Callable[[], dict[str, Any]]) -> None:
         if time.monotonic() > self.limit_s:
@@ -80,6 +82,7 @@ def supervised(
     capture: CaptureSettings | None = None,
     policy: RestartPolicy | None = None,
     frame_deadline_s: float | None = None,
+    memory_limit_mb: float = float("inf"),
 ) -> Iterator[tuple[Supervisor, Collected]]:
     """Build a supervisor; `run` it in the block. Closes it, and checks that every frame is accounted for."""
     run_id, mailbox = uuid.uuid4().hex[:12], Mailbox[Post]()
@@ -89,9 +92,8 @@ def supervised(
         settings = StreamSettings(f"cam{number}", "room", uri, AttentionSettings(), capture or CaptureSettings())
         streams.append(Stream(settings, make_source(uri), rings, mailbox))
     collected = Collected(mailbox)
-    told = SupervisorSettings(
-        "harness", "room", run_id, workers, frame_deadline_s, policy=policy or RestartPolicy(jitter=0.0)
-    )
+    policy = policy or RestartPolicy(jitter=0.0)
+    told = SupervisorSettings("harness", "room", run_id, workers, frame_deadline_s, policy, memory_limit_mb)
     supervisor = Supervisor(told, streams, rings, mailbox, collected)
     try:
         yield supervisor, collected

@@ -42,6 +42,10 @@ class Stream:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Publish nothing more. Twice is once."""
         self._over.set()
         self._thread.join(10.0)
 
@@ -138,6 +142,31 @@ def test_broker_that_stops_and_goes_on(mosquitto: Mosquitto, outbox_path: Path) 
             _check_all_arrived(listener, stream.published)
             assert stream.slowest_s < 0.5
         assert not outbox_path.exists()
+
+
+def test_broker_that_refuses_us_and_then_lets_us_in(program: Find, outbox_path: Path, tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+
+    def admit(password: str) -> None:
+        command = [program("mosquitto_passwd", "mosquitto"), "-b", "-c", str(passwords), "anna", password]
+        subprocess.run(command, check=True, capture_output=True)
+        passwords.chmod(0o644)
+
+    admit("another")
+    config = ("allow_anonymous false", f"password_file {passwords}")
+    with Mosquitto(program("mosquitto", "mosquitto"), tmp_path, config) as refusing:
+        where = settings(refusing.port, username="anna", password="geheim", replay_delay_s=REPLAY_DELAY_S)
+        with Station(where, Outbox(outbox_path, 10_000)) as station, Stream(station) as stream:
+            wait_until(lambda: station.told("refused"), "the refusal is told")
+            wait_until(lambda: station.bus.stats.results.stored > STORE_AT, "results go to the outbox")
+            refusing.kill()
+            admit("geheim")
+            refusing.start()
+            with Listener(refusing.port, login=("anna", "geheim")) as listener:
+                station.wait_connected()
+                stream.wait_for_more(20)
+                stream.end()
+                _check_all_arrived(listener, stream.published)
 
 
 def test_what_cannot_be_sent_waits_for_the_next_start(absent_broker: Broker, outbox_path: Path) -> None:

@@ -79,12 +79,20 @@ def test_a_provider_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 def test_shared_memory_that_is_too_small_is_told() -> None:
-    size, slots = (7680, 4320), 63
+    size, slots = (7680, 4320), ring.MIN_SLOTS
     count = ring.bytes_free() // ring.bytes_needed(*size, slots) + 2
     finding = doctor.shared_memory([size] * count, slots)
     assert not finding.ok
     assert " MB needed, " in finding.text
     assert "enlarge /dev/shm (in a container: --shm-size=" in finding.text
+
+
+def test_shared_memory_for_fewer_slots_is_enough_and_told() -> None:
+    size, slots = (7680, 4320), 63
+    count = ring.bytes_free() // ring.bytes_needed(*size, slots) + 1
+    finding = doctor.shared_memory([size] * count, slots)
+    assert finding.ok
+    assert finding.text.endswith("enough for 3 instead of 63 slots")
 
 
 def test_an_instance_that_runs_is_named(tmp_path: Path) -> None:

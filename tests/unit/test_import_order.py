@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset({"backoff", "figure", "lifeline", "lock", "mailbox", "mjpeg", "mqtt", "paint", "ring", "room"})
         | {"rtsp", "scene", "signals", "source", "telemetry", "wire"},
     ),
-    ("ownership and decisions", frozenset({"ledger", "dispatch", "pacing", "restart", "swap"})),
+    ("ownership and decisions", frozenset({"ledger", "dispatch", "limits", "pacing", "restart", "swap"})),
     ("control requests", frozenset({"requests", "control", "desk", "changes"})),
     ("the child", frozenset({"loader", "worker"})),
     (

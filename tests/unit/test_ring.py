@@ -1,6 +1,7 @@
 """The ring's memory: geometry, generations, who may write, and what happens when there is too little of it."""
 
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from orion import ring as ring_module
 from orion.errors import SharedMemoryError, TornFrameError
 from orion.ring import Ring, RingView, bytes_free, bytes_needed
+from tests.conftest import REPOSITORY
 
 NAME = f"orion.test.{os.getpid()}.0"
 
@@ -120,3 +122,13 @@ def test_opencv_reads_a_view_in_place() -> None:
     finally:
         view.close()
         ring.close()
+
+
+def test_the_readmes_table_of_sizes_is_what_rings_take() -> None:
+    rows = re.findall(
+        r"^\| (\d+)x(\d+) \| ([\d.]+) MB \| ([\d.]+) MB \|$", (REPOSITORY / "README.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) >= 4
+    for width, height, four, three in rows:
+        for slots, told in ((4, four), (3, three)):
+            assert f"{bytes_needed(int(width), int(height), slots) / 1e6:.1f}" == told, f"{width}x{height}"

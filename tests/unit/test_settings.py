@@ -296,3 +296,10 @@ def test_what_is_no_yaml_is_refused_with_its_place(text: str, message: str) -> N
 
 def test_anchors_are_read() -> None:
     assert yaml_file.parse("a: &x {b: 1}\nc: *x").value == {"a": {"b": 1}, "c": {"b": 1}}
+
+
+def test_aliases_of_aliases_are_refused_before_they_fill_the_memory() -> None:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{chr(n)}: &{chr(n)} [{', '.join(['*' + chr(n - 1)] * 9)}]" for n in range(ord("b"), ord("k"))]
+    with pytest.raises(yaml_file.YamlError, match="more values than a configuration can have"):
+        yaml_file.parse("\n".join(lines))

@@ -1,12 +1,16 @@
 """Percentiles are right to a percent, rates follow what happens, and /proc is read as the kernel writes it."""
 
+import mmap
 import os
+import signal
 import statistics
+import subprocess
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from orion.telemetry import STAGES, Histogram, Latencies, RateMeter, process_usage
+from orion.telemetry import STAGES, Histogram, Latencies, RateMeter, memory_mb, process_usage, vitals
 
 
 @pytest.mark.parametrize("scale_ms", [0.05, 3.0, 80.0, 4000.0])
@@ -49,3 +53,40 @@ def test_process_usage_is_read_and_a_gone_process_has_none() -> None:
     assert usage["cpu_s"] > 0
     assert 5 < usage["rss_mb"] < 5000
     assert process_usage(2**22 + 1) is None
+
+
+def test_a_process_that_is_stopped_is_seen_so() -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        try:
+            found = vitals(sleeper.pid)
+            assert found is not None
+            assert not found.stopped
+            assert 0 < found.own_mb < 50
+            sleeper.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, sleeper.pid, os.WSTOPPED | os.WNOWAIT)
+            stopped = vitals(sleeper.pid)
+            assert stopped is not None
+            assert stopped.stopped
+        finally:
+            sleeper.kill()
+    assert vitals(sleeper.pid) is None
+
+
+def test_shared_memory_is_not_a_processs_own() -> None:
+    before = vitals(os.getpid())
+    with mmap.mmap(-1, 100_000_000) as shared:
+        shared.write(b"x" * 100_000_000)
+        after = vitals(os.getpid())
+    assert before is not None
+    assert after is not None
+    assert after.own_mb - before.own_mb < 50
+
+
+def test_a_containers_memory_is_the_limit(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    whole = memory_mb(limit)
+    assert whole == pytest.approx(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    limit.write_text("max\n")
+    assert memory_mb(limit) == whole
+    limit.write_text("64000000\n")
+    assert memory_mb(limit) == 64.0

@@ -1,0 +1,193 @@
+"""Every fault, in random order, on a running instance of two streams with a real mosquitto: how soon it is noticed and
+healed, which frames it costs, whether a result is lost, and whether anything is left behind.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.camera import FPS, SIZE, Camera
+from benchmarks.haunted import ENTRY, FOLDER
+from benchmarks.mischief import PRIVATE, Chaos, Fault, faults, private
+from benchmarks.report import Bar, Report, Row, publish
+from benchmarks.rig import (
+    HOST,
+    Instance,
+    Key,
+    Listener,
+    Mosquitto,
+    TimeOverError,
+    alive,
+    children,
+    wait_until,
+    write_models,
+)
+
+_SHARED_MB, _STATE_KB = 64, 512
+_SHORT = ("worker sigkill, inferring", "worker sigstop, idle", "broker killed", "camera down", "supervisor sigkill",
+          "/dev/shm full")  # fmt: skip
+
+
+def _short() -> list[Fault]:
+    known = faults(random.Random(0), all_phases=True)
+    return [fault for fault in known if fault.name in _SHORT]
+
+
+def strike_all(chaos: Chaos, wanted: Iterable[Fault]) -> tuple[list[Row], list[Bar]]:
+    """Strike with one fault after the other; return a row for each, and what must hold for all."""
+    rows: list[Row] = []
+    missing: set[Key] = set()
+    left = unhealed = 0
+    for fault in wanted:
+        before, run = chaos.settle(), chaos.instance.runs
+        usual = _holdings(chaos)
+        try:
+            course = fault.strike(chaos)
+            after = chaos.settle()
+        except TimeOverError as error:
+            sys.stderr.write(f"{fault.name}: {error}\n{chaos.instance.log()}\n")
+            unhealed += 1
+            break
+        written = chaos.instance.written() - missing
+        with suppress(TimeOverError):
+            chaos.await_results(written)
+        lost = written - chaos.listener.results.keys()
+        missing |= lost
+        with suppress(TimeOverError):
+            # An outbox that has just been emptied is closed a moment later.
+            wait_until(partial(_holds_no_more, chaos, usual), "what was used is let go", 5.0)
+        more = _more(usual, _holdings(chaos))
+        left += len(more)
+        rows.append(
+            {
+                "fault": fault.name,
+                "how": fault.how,
+                "detected_s": None if course.detected_s is None else round(course.detected_s, 2),
+                "recovered_s": round(course.recovered_s, 2),
+                "frames_lost": _drops(before, after) if run == chaos.instance.runs else "those in work",
+                "results_lost": len(lost),
+                "left_behind": ", ".join(more) or "nothing",
+            }
+        )
+    bars = [Bar("faults that did not heal", unhealed, 0), Bar("results lost", len(missing), 0)]
+    return rows, [*bars, Bar("things left behind", left, 0), Bar("out of order", chaos.listener.disordered, 0)]
+
+
+def _holdings(chaos: Chaos) -> dict[str, int]:
+    """Return what the instance holds."""
+    pid = chaos.instance.pid
+    return {
+        "segments": len(chaos.instance.segments()),
+        "processes": len(children(pid)),
+        "threads": len(list(Path(f"/proc/{pid}/task").iterdir())),
+        "descriptors": len(list(Path(f"/proc/{pid}/fd").iterdir())),
+    }
+
+
+def _more(before: dict[str, int], after: dict[str, int]) -> list[str]:
+    return [f"{what} {after[what] - count:+d}" for what, count in before.items() if after[what] > count]
+
+
+def _holds_no_more(chaos: Chaos, usual: dict[str, int]) -> bool:
+    return not _more(usual, _holdings(chaos))
+
+
+def _drops(before: dict[str, Any], after: dict[str, Any]) -> str:
+    total: dict[str, int] = {}
+    for one, other in zip(before["streams"], after["streams"], strict=True):
+        for reason, count in other["dropped"].items():
+            total[reason] = total.get(reason, 0) + count - one["dropped"][reason]
+    return ", ".join(f"{count} {reason}" for reason, count in total.items() if count) or "none"
+
+
+def main() -> None:
+    """Run the faults and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="of the order and the phases (default: 1)")
+    parser.add_argument("--short", action="store_true", help="a handful of faults only")
+    parser.add_argument("--all-phases", action="store_true", help="workers' faults in every phase")
+    chosen = parser.parse_args()
+    _make_private()
+    chance = random.Random(chosen.seed)
+    wanted = _short() if chosen.short else faults(chance, all_phases=chosen.all_phases)
+    chance.shuffle(wanted)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ[FOLDER] = str(folder)
+        _mount_state(folder, stack)
+        write_models(folder)
+        broker = stack.enter_context(Mosquitto(folder))
+        camera = stack.enter_context(Camera())
+        name = f"chaos-{os.getpid()}"
+        listener = stack.enter_context(Listener(broker.port, name))
+        config = _config(folder, broker.port, camera)
+        instance = stack.enter_context(Instance(folder, name, config, ENTRY))
+        chaos = Chaos(folder, instance, broker, listener, camera)
+        rows, bars = strike_all(chaos, wanted)
+        bars += _last_bars(chaos)
+    settings = {"seed": chosen.seed, "fps": FPS, "private_mounts": private(), "faults": len(rows)}
+    settings |= {"duplicates": listener.duplicates, "replayed": listener.replayed, "results": len(listener.results)}
+    publish(Report("chaos", settings, rows, bars))
+    sys.exit(0 if all(bar.met for bar in bars) else 1)
+
+
+def _last_bars(chaos: Chaos) -> list[Bar]:
+    """Stop the instance and look for what it left."""
+    below = children(chaos.instance.pid)
+    chaos.instance.send(signal.SIGTERM)
+    code = chaos.instance.wait()
+    locks = list((chaos.folder / "runtime" / "orion").iterdir())
+    left = [*chaos.instance.segments(), *locks, *(pid for pid in below if alive(pid))]
+    return [Bar("exit code", code, 0), Bar("left at the end", len(left), 0)]
+
+
+def _config(folder: Path, port: int, camera: Camera) -> dict[str, Any]:
+    width, height = SIZE
+    return {
+        "streams": [
+            {"stream_id": "cam0", "source": f"demo:{width}x{height}@{FPS:g}"},
+            {"stream_id": "cam1", "source": camera.uri},
+        ],
+        "models": {"person_detector": {"model_dir": str(folder), "size": "n"}},
+        "attention": {"mode": "off"},
+        "workers": {
+            "count": 2,
+            "threads": 1,
+            "memory_limit_mb": 400,
+            # The bounds are those of a first fault: the growing delays between many are another matter.
+            "restart": {"immediate": 1000, "limit": 1000, "boot_attempts": 1000, "first_delay_s": 0.1},
+        },
+        "mqtt": {"broker": f"mqtt://{HOST}:{port}", "outbox": {"replay_delay_s": 1.5}},
+    }
+
+
+def _make_private() -> None:
+    """Start this process anew with mounts of its own, where that is allowed."""
+    unshare = shutil.which("unshare")
+    if private() or unshare is None or os.geteuid() != 0:
+        return
+    script = f'mount -t tmpfs -o size={_SHARED_MB}m tmpfs /dev/shm && exec "$@"'
+    command = [unshare, "--mount", "sh", "-c", script, "sh", sys.executable, "-m", "benchmarks.chaos", *sys.argv[1:]]
+    os.execve(unshare, command, os.environ | {PRIVATE: "1"})  # noqa: S606
+
+
+def _mount_state(folder: Path, stack: ExitStack) -> None:
+    """Give the outbox a small file system of its own."""
+    state = folder / "state"
+    state.mkdir()
+    if private():
+        os.spawnlp(os.P_WAIT, "mount", "mount", "-t", "tmpfs", "-o", f"size={_STATE_KB}k", "tmpfs", str(state))  # noqa: S606
+        stack.callback(os.spawnlp, os.P_WAIT, "umount", "umount", str(state))
+
+
+if __name__ == "__main__":
+    main()
