@@ -55,7 +55,7 @@ class Frame:
     stream_time_s: float
     """The stream's own clock: presentation time for files, capture time for cameras."""
     continuous: bool
-    """False on the first frame after a pause, a reconnect or a change of size, in a lease also when that was dropped."""
+    """False on the first frame after a pause, a reconnect or a change of size; in a lease also if that was dropped."""
 
 
 @dataclass(frozen=True, slots=True)
