@@ -15,6 +15,7 @@ from orion.control import Done, Outcome, Refused, RefusedError, Request
 from orion.desk import Answer, Desk
 from orion.errors import ConfigError, OrionError, ResourceError
 from orion.handle import Failed
+from orion.messages import AttentionStats
 from orion.posts import StopRequested
 from orion.reload import ModelChange
 from orion.requests import (
@@ -269,7 +270,7 @@ class Commands:
 
         def answer() -> Done:
             found = {stream_id: query.stats for stream_id, query in queries.items()}
-            per_stream = {stream_id: None if stats is None else asdict(stats) for stream_id, stats in found.items()}
+            per_stream = {stream_id: _described(stats) for stream_id, stats in found.items()}
             # Of a single stream the figures stand at the top as well.
             alone = per_stream[streams[0].stream_id] if len(streams) == 1 else None
             return Done({"streams": per_stream, **({"history": [], "suggested_roi": None} | (alone or {}))})
@@ -375,3 +376,11 @@ class Commands:
         if params.stream_id not in known:
             raise RefusedError("not_found", f"params.stream_id: one of {', '.join(known)}")
         return [params.stream_id]
+
+
+def _described(stats: AttentionStats | None) -> dict[str, Any] | None:
+    """Return what attention did on a stream, with its live recall under one name."""
+    if stats is None:
+        return None
+    recall = {"hits": stats.recall_hits, "total": stats.recall_total, "last_hour": stats.recall_last_hour}
+    return asdict(stats) | {"attention_recall": recall}

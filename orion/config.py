@@ -124,10 +124,16 @@ class AttentionConfig(Section):
         description="seconds after which every pixel is seen again at full scale; null = never",
     )
     min_person_px: int = Field(
-        default=40, ge=1, le=4096, description="first guess of the smallest person, pixels of the frame"
+        default=40, ge=1, le=4096, description="least height in a session's input for a plan to be tried early, pixels"
     )
     recall_floor: float = Field(
-        default=0.97, gt=0, le=1, description="least share of whole-frame detections a plan must keep"
+        default=0.97, gt=0, le=1, description="share of people found under which rescans come closer, until it recovers"
+    )
+    cost_ratio: float | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="what a 640 inference costs in 320 inferences; null = as measured when a worker starts",
     )
 
 

@@ -13,7 +13,7 @@ captured frame ends in exactly one count: captured = completed + in_flight + sum
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Literal
@@ -55,7 +55,7 @@ class Frame:
     stream_time_s: float
     """The stream's own clock: presentation time for files, capture time for cameras."""
     continuous: bool
-    """False on the first frame after a pause, a reconnect or a change of size."""
+    """False on the first frame after a pause, a reconnect or a change of size; in a lease also if that was dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,8 @@ class Ledger:
         self._waiting: tuple[Slot, Frame] | None = None
         self._leases: dict[Slot, Lease] = {}
         self._drained: list[str] = []
+        self._continuous = True
+        """False while a break in the stream has come in that no worker has heard of: its own frame may be dropped."""
         self._captured = 0
         self._ends: Counter[Completion | DropReason] = Counter()
 
@@ -138,6 +140,7 @@ class Ledger:
             if self._every_frame:
                 self._monitor.wait_for(lambda: self._waiting is None or self._ended)
             self._captured += 1
+            self._continuous &= frame.continuous
             if self._ended or (self._paused and not self._every_frame):
                 self._ends["shutdown" if self._ended else "paused"] += 1
                 return slot
@@ -176,7 +179,9 @@ class Ledger:
             slot, frame = self._waiting
             self._waiting = None
             self._states[slot] = _State.LEASED
-            lease = self._leases[slot] = Lease(slot, frame, worker_id, 1)
+            lease = Lease(slot, replace(frame, continuous=self._continuous), worker_id, 1)
+            self._leases[slot] = lease
+            self._continuous = True
             self._monitor.notify_all()
             return lease
 
@@ -195,6 +200,8 @@ class Ledger:
             del self._leases[lease.slot]
             self._release(lease.slot)
             self._ends[outcome] += 1
+            if outcome in DROP_REASONS:
+                self._continuous &= lease.frame.continuous
             self._monitor.notify_all()
 
     def drop_waiting(self, reason: DropReason) -> None:

@@ -25,6 +25,8 @@ LARGEST_STEP = 8.0
 LEAST_DIFFERENCE = 12
 NOISE_SPANS = 5.0
 """A pixel has changed when it differs by that many grey levels, and that many times the usual difference."""
+MOST_NOISE = 24.0
+"""Where the usual difference asks for more grey levels than that, it is no noise: most of the picture moves."""
 
 SCENE_SHARE = 0.4
 """Share of changed pixels from which the scene has changed as a whole."""
@@ -37,10 +39,12 @@ LIGHT_STEP = 0.18
 
 RESTLESS_S = 1.0
 RESTLESS_SHARE = 0.7
-"""A pixel is restless (a screen, a fan) when it changed in that share of the recent past, of which this is the time
-constant: what it does is no news until it has rested."""
+"""A pixel is restless (a screen, a fan) when it changed from frame to frame in that share of the recent past, of which
+this is the time constant: what it does is no news until it has rested."""
 RESTLESS_STEP = 0.2
 """Most that one frame can add to that share, so that it takes several frames at any rate."""
+RESTLESS_AREA = 0.1
+"""Share of restless pixels from which it is no screen or fan that is ignored: people may come in anywhere."""
 
 _COARSE = 3
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
@@ -99,6 +103,7 @@ class Watch:
 
     def __init__(self, first: Picture, step: float) -> None:
         self._seen = first
+        self._last = first
         self._step = step
         self._restless = np.zeros(first.shape, np.float32)
         self._light = 1.0
@@ -109,10 +114,20 @@ class Watch:
         then = cv2.convertScaleAbs(self._seen, alpha=light) if light != 1.0 else self._seen
         difference = cv2.absdiff(picture, then)
         usual = 1.4826 * float(np.median(difference[::_COARSE, ::_COARSE]))
-        changed = difference > max(LEAST_DIFFERENCE, NOISE_SPANS * usual)
-        weight = np.float32(min(RESTLESS_STEP, 1 - math.exp(-max(passed_s, 0.0) / RESTLESS_S)))
-        cv2.accumulateWeighted(changed.astype(np.float32), self._restless, float(weight))
-        return Change(changed & (self._restless < RESTLESS_SHARE), self._step, light)
+        least = max(LEAST_DIFFERENCE, min(MOST_NOISE, NOISE_SPANS * usual))
+        restless = self._note_unrest(picture, least, passed_s)
+        changed = difference > least
+        if float(restless.mean()) < RESTLESS_AREA:
+            changed &= ~restless
+        return Change(changed, self._step, light)
+
+    def _note_unrest(self, picture: Picture, least: float, passed_s: float) -> Mask:
+        """Return where the picture is restless, this frame's change by more than `least` included."""
+        moved = (cv2.absdiff(picture, self._last) > least).astype(np.float32)
+        self._last = picture
+        weight = min(RESTLESS_STEP, 1 - math.exp(-max(passed_s, 0.0) / RESTLESS_S))
+        cv2.accumulateWeighted(moved, self._restless, weight)
+        return np.asarray(self._restless >= RESTLESS_SHARE)
 
     def look(self, picture: Picture, regions: Boxes | None, people: Boxes) -> None:
         """Note that `regions` of this picture were looked at (None: all of it), and where `people` were found: there,

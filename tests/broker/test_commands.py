@@ -114,6 +114,9 @@ def test_regions_and_strategies(mosquitto: Mosquitto, tmp_path: Path) -> None:
 
         stats = operator.do("get_auto_focus_stats", stream_id="cam0")
         assert stats["plans"]
+        recall = stats["attention_recall"]
+        assert 0 <= recall["hits"] <= recall["total"]
+        assert 0 <= recall["last_hour"] <= 1
         assert stats["streams"]["cam0"]["history"] == stats["history"]
         assert operator.do("disable_auto_focus") == {"auto_focus_enabled": False}
         assert operator.stream()["attention"]["mode"] == "external"

@@ -2,6 +2,7 @@
 costs, and how soon it reports who comes in. Costs are counted in inferences, so that no figure depends on the machine.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.scoring import Score, load_reference, score_frame
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome, Pixels
 from orion.scene import DemoScene
+from tests.instances import LIMIT_S, running
 from workers.boxes import Boxes, corners, overlaps
 from workers.person import PersonDetector
 
@@ -21,6 +23,8 @@ RATIO = 4.0
 """A 640 inference over a 320 one with YOLO11n, given to the planner so that every machine decides alike."""
 SETTINGS = AttentionSettings(cost_ratio=RATIO)
 NEWCOMER_INFERENCES = 2
+SAME_IOU = 0.3
+"""Overlap from which a box is that of the figure that was pasted in."""
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +101,28 @@ def test_nothing_is_timed_where_nothing_ran(testdata: Path, detector: PersonDete
     assert held.detections.xywh.tolist() == first.detections.xywh.tolist()
 
 
+def test_a_file_replayed_at_another_speed_is_decided_the_same_frame_by_frame(testdata: Path, tmp_path: Path) -> None:
+    models = testdata / "models"
+    pair = ("--model", str(models / "yolo11n_fp32_640.onnx"), "--model-320", str(models / "yolo11n_fp32_320.onnx"))
+    options = ("--source", str(testdata / "video" / "store_aisle.mp4"), *pair, "--every-frame", "--threads", "1")
+    cores = os.sched_getaffinity(0)
+    decided, took_ms = [], []
+    for allowed in (cores, {min(cores)}):
+        os.sched_setaffinity(0, allowed)
+        try:
+            with running(tmp_path, *options, "--confidence", "0.4", ORION_ATTENTION__COST_RATIO=str(RATIO)) as instance:
+                assert instance.process.wait(LIMIT_S) == 0, instance.errors()
+                lines = instance.lines()
+        finally:
+            os.sched_setaffinity(0, cores)
+        took_ms.append([line["latency"]["capture_to_result_ms"] for line in lines])
+        decided.append([(line["data"]["metadata"]["roi_processing"], line["data"]["detections"]) for line in lines])
+    assert took_ms[0] != took_ms[1]
+    assert len(decided[0]) == 67
+    assert len({roi["reason"] for roi, _ in decided[0]}) >= 4
+    assert decided[0] == decided[1]
+
+
 def beside(left: Iterable[Pixels], right: Iterable[Pixels]) -> Iterator[Pixels]:
     for one, other in zip(left, right, strict=False):
         yield np.hstack([cv2.resize(one, (480, 270)), cv2.resize(other, (480, 270))])
@@ -146,6 +172,41 @@ def test_who_comes_in_elsewhere_is_reported_within_two_inferences(
         if missed:
             assert missed[-1] - missed[0] < NEWCOMER_INFERENCES, f"not reported in frame {number}"
     assert newcomers > 0
+
+
+@pytest.mark.parametrize("edge", ["left", "right", "top", "bottom"])
+def test_who_comes_in_over_any_edge_is_reported_within_two_inferences(
+    testdata: Path, detector: PersonDetector, edge: str
+) -> None:
+    room = pictures(testdata, "one_by_one_person", 0, 1)[0]
+    still, walker = pictures(testdata, "classroom", 0, 1)[0], pictures(testdata, "worker_zone", 20, 21)[0]
+    whole = detector.process(walker, DetectRequest("walker", 0, settings=AttentionSettings(mode="off")))
+    x, y, width, height = whole.detections.xywh[0].tolist()
+    person = walker[y : y + height, x : x + width]
+    missed = seen = 0
+    for number in range(16):
+        frame = np.vstack([np.hstack([cv2.resize(room, (480, 270))] * 2), np.hstack([still, still])])
+        came = 16 * number
+        left = {"left": came - width, "right": 960 - came}.get(edge, 700)
+        top = {"top": came - height, "bottom": 540 - came}.get(edge, 60)
+        paste(frame, person, left, top)
+        request = DetectRequest(edge, number / 10, settings=SETTINGS)
+        whole = detector.process(frame, replace(request, stream_id="whole", settings=AttentionSettings(mode="off")))
+        outcome = detector.process(frame, request)
+        visible = corners(whole.detections)
+        visible = visible[overlaps(visible, np.array([[left, top, left + width, top + height]]))[:, 0] > SAME_IOU]
+        seen += len(visible)
+        missed = missed + 1 if unmatched(visible, corners(outcome.detections)) else 0
+        assert missed <= NEWCOMER_INFERENCES, f"not reported in frame {number}"
+    assert seen >= 6
+
+
+def paste(frame: Pixels, picture: Pixels, left: int, top: int) -> None:
+    """Put `picture` on `frame` as far as it lies inside."""
+    height, width = picture.shape[:2]
+    x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, frame.shape[1]), min(top + height, frame.shape[0])
+    if x1 < x2 and y1 < y2:
+        frame[y1:y2, x1:x2] = picture[y1 - top : y2 - top, x1 - left : x2 - left]
 
 
 def on_the_right(boxes: Boxes) -> Boxes:

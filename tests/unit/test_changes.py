@@ -36,7 +36,7 @@ OTHER: dict[str, Any] = {
     "attention.mode": "off", "attention.strategy": "velocity", "attention.alpha": 0.9,
     "attention.velocity_threshold": 0.9, "attention.velocity_factor": 9.0, "attention.max_expansion": 0.9,
     "attention.expansion": 0.9, "attention.history_size": 9, "attention.rescan_s": 9.0, "attention.min_person_px": 9,
-    "attention.recall_floor": 0.9,
+    "attention.recall_floor": 0.9, "attention.cost_ratio": 9.0,
     "workers.count": 3, "workers.threads": 3, "workers.frame_deadline_s": 9.0,
     "workers.memory_limit_mb": 900,
     "workers.restart.immediate": 9, "workers.restart.window_s": 9.0, "workers.restart.limit": 9,

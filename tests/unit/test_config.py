@@ -33,7 +33,7 @@ def test_defaults_are_those_of_the_vocabulary() -> None:
     config = Config()
     assert config.attention_for(config.streams[0]) == AttentionSettings()
     configured = set(type(config.attention).model_fields)
-    assert configured == {field.name for field in dataclasses.fields(AttentionSettings)} - {"cost_ratio"}
+    assert configured == {field.name for field in dataclasses.fields(AttentionSettings)}
 
 
 def test_limits_are_those_of_the_modules_that_have_them() -> None:

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,6 +182,29 @@ def test_every_frame_waits_until_nothing_is_waiting_and_end_releases_it() -> Non
     assert ledger.accounts().dropped["shutdown"] == 1
     ledger.give_back(lease, "inferred")
     assert ledger.accounts().balanced
+
+
+@pytest.mark.parametrize("lost_as", ["superseded", "torn", "paused"])
+def test_a_break_in_the_stream_outlives_the_frame_that_told_of_it(lost_as: str) -> None:
+    ledger = Ledger()
+    writing = ledger.open_ring("a", 3)
+    writing = ledger.offer(writing, replace(frame(0), continuous=False))
+    if lost_as == "torn":
+        lease = ledger.lease("w0")
+        assert lease is not None
+        ledger.give_back(lease, "torn")
+    elif lost_as == "paused":
+        ledger.pause()
+        ledger.resume()
+    writing = ledger.offer(writing, frame(1))
+    lease = ledger.lease("w0")
+    assert lease is not None
+    assert (lease.frame.frame_seq, lease.frame.continuous) == (1, False)
+    ledger.give_back(lease, "inferred")
+    ledger.offer(writing, frame(2))
+    lease = ledger.lease("w0")
+    assert lease is not None
+    assert lease.frame.continuous
 
 
 def test_offer_after_end_is_dropped_by_shutdown() -> None:

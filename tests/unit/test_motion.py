@@ -120,6 +120,32 @@ def test_another_light_or_scene_is_a_change_as_a_whole() -> None:
     assert cut.whole
 
 
+def test_a_moving_camera_is_no_noise() -> None:
+    wide = np.hstack([room(1), room(2)])
+    pans = changes(*(wide[:, way : way + WIDTH] for way in range(0, 300, 60)))
+    assert all(change.whole for change in pans)
+
+
+def test_what_came_and_stays_is_not_restless_and_hides_nobody() -> None:
+    parked = with_patch(room(), 300, 100, 360, 300, 230)
+    watch = watching(room())
+    for _ in range(60):
+        watch.compare(sample(parked), STEP_S)
+    watch.look(sample(parked), None, NONE)
+    change = watch.compare(sample(with_patch(parked, 420, 150, 60, 150, 20)), STEP_S)
+    assert any(inside(mover, 420, 150, 60, 150) for mover in change.movers(()))
+
+
+def test_unrest_in_much_of_the_picture_hides_nobody() -> None:
+    watch = watching(room())
+
+    def waving(number: int) -> Pixels:
+        return with_patch(room(), 0, 0, 480, 180, 255 if number % 2 else 0)
+
+    counts = [len(watch.compare(sample(waving(number)), STEP_S).movers(())) for number in range(60)]
+    assert min(counts) > 0
+
+
 def test_a_restless_place_is_ignored_until_it_rests_and_a_person_there_is_not() -> None:
     watch = watching(room())
 
