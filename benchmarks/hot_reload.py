@@ -1,7 +1,7 @@
 """What commands cost a running instance: gaps between results around changes of models against those without, drops,
 time to load and to answer; the time to answer changes of rate, regions and strategy; and what a hundred more changes
-leave behind in the processes. A whole `orion run` with its embedded broker at 10 frames a second, commanded over MQTT like
-any other; the pair is loaded anew at each change.
+leave behind in the processes. A whole `orion run` with its embedded broker at 10 frames a second, commanded over MQTT
+like any other; the pair is loaded anew at each change.
 """
 
 import argparse

@@ -64,7 +64,9 @@ class Search:
                     _command(folder, size), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
                 )
             except OSError as error:
-                raise ModelError(f"models.person_detector.model_dir: cannot be looked into: {error.strerror}") from error
+                raise ModelError(
+                    f"models.person_detector.model_dir: cannot be looked into: {error.strerror}"
+                ) from error
             undo.pop_all()
         os.set_blocking(self.fileno(), False)
         self._output = b""

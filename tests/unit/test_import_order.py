@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("changes", frozenset({"reconfigure", "reload"})),
     ("supervisor", frozenset({"supervisor", "report"})),
     ("commands", frozenset({"commands"})),
-    ("what runs it", frozenset({"app", "doctor", "remote", "ctl", "watch"})),
+    ("what runs it", frozenset({"app", "doctor", "remote", "completion", "ctl", "watch"})),
     ("command line", frozenset({"cli"})),
     ("entry", frozenset({"__main__"})),
 )
