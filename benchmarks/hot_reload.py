@@ -129,8 +129,8 @@ class _Footprint:
     def of(cls, pid: int) -> "_Footprint":
         folder = Path(f"/proc/{pid}")
         pages = int((folder / "statm").read_text().split()[1])
-        counts = (len(list((folder / name).iterdir())) for name in ("fd", "task"))
-        return cls(*counts, resident_mb=pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+        descriptors, threads = (len(list((folder / name).iterdir())) for name in ("fd", "task"))
+        return cls(descriptors, threads, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
     def bars(self, what: str, before: "_Footprint") -> Iterator[Bar]:
         """Compare with what it held before."""

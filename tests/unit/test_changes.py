@@ -108,7 +108,7 @@ def test_the_readme_shows_the_table() -> None:
     text = (REPOSITORY / "README.md").read_text().partition("What a change by `update_config` takes:")[2]
     rows = text.partition("| key | takes |")[2].partition("\n\n")[0].splitlines()[2:]
     words = {"live": "live", "models": "a change of models", "restart": "a restart", "forbidden": "forbidden"}
-    shown = {}
+    shown: dict[str, str] = {}
     for row in rows:
         _, keys, takes, _ = row.split("|")
         (effect,) = [effect for effect, begin in words.items() if takes.strip().startswith(begin)]
