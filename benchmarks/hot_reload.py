@@ -1,6 +1,7 @@
 """What commands cost a running instance: gaps between results around changes of models against those without, drops,
-time to load and to answer; and the time to answer changes of rate, regions and strategy. A whole `orion run` with its
-embedded broker at 10 frames a second, commanded over MQTT like any other; the pair is loaded anew at each change.
+time to load and to answer; the time to answer changes of rate, regions and strategy; and what a hundred more changes
+leave behind in the processes. A whole `orion run` with its embedded broker at 10 frames a second, commanded over MQTT
+like any other; the pair is loaded anew at each change.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from benchmarks.inputs import default_pair
@@ -44,9 +46,10 @@ class Change:
 
 
 class Listener:
-    """Commands an instance and notes when each of its results came."""
+    """Commands an instance, whose process is `pid`, and notes when each of its results came."""
 
-    def __init__(self, config: Config, remote: Remote) -> None:
+    def __init__(self, config: Config, remote: Remote, pid: int) -> None:
+        self.pid = pid
         self._remote = remote
         self._topics = config.mqtt.topics.expanded(config.instance_id)
         self._requests = 0
@@ -114,6 +117,29 @@ class _Span:
         return self.drops / (self.last_s - self.first_s)
 
 
+@dataclass(frozen=True, slots=True)
+class _Footprint:
+    """What a process holds."""
+
+    descriptors: int
+    threads: int
+    resident_mb: float
+
+    @classmethod
+    def of(cls, pid: int) -> "_Footprint":
+        folder = Path(f"/proc/{pid}")
+        pages = int((folder / "statm").read_text().split()[1])
+        descriptors, threads = (len(list((folder / name).iterdir())) for name in ("fd", "task"))
+        return cls(descriptors, threads, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+
+    def bars(self, what: str, before: "_Footprint") -> Iterator[Bar]:
+        """Compare with what it held before."""
+        yield Bar(f"{what}: descriptors, {before.descriptors} before", self.descriptors, before.descriptors)
+        yield Bar(f"{what}: threads, {before.threads} before", self.threads, before.threads)
+        limit_mb = round(max(before.resident_mb * 1.05, before.resident_mb + 10), 1)
+        yield Bar(f"{what}: resident MB, {before.resident_mb:.1f} before", round(self.resident_mb, 1), limit_mb)
+
+
 def _dropped(listener: Listener) -> int:
     return sum(sum(stream["dropped"].values()) for stream in _status(listener)["streams"])
 
@@ -122,6 +148,7 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--changes", type=int, default=20, help="changes of models (default: 20)")
+    parser.add_argument("--more", type=int, default=100, help="changes one after the other at the end (default: 100)")
     parser.add_argument("--asks", type=int, default=50, help="times that each other command is asked (default: 50)")
     parser.add_argument("--fps", type=float, default=10.0, help="frames a second (default: 10)")
     parser.add_argument("--attention", choices=("on", "off"), default="off", help="(default: off, every frame whole)")
@@ -138,15 +165,17 @@ def main() -> None:
         rows = _change_rows(listener, quiet, around, changes)
         answers = [_answer_row(listener, command, variants, chosen.asks) for command, variants in _LIVE]
         inference_ms = _status(listener)["latency_ms"]["inference"]["p50"]
+        left = _many_changes(listener, chosen.more)
     bars = [
         Bar("longest gap around a change (ms)", rows[1]["max_ms"], max(200.0, 2e3 / chosen.fps, 2 * inference_ms)),
         Bar("drops a second around changes, above those in quiet", around.drops_hz - quiet.drops_hz, 0.0),
         *(Bar(f"{row['what']}: p95 (ms)", row["p95_ms"], 50.0) for row in answers),
+        *left,
     ]
     pair = default_pair()
     files = {"640": pair.model_640, "320": pair.model_320}
     described = {role: describe_model(path) for role, path in files.items() if path is not None}
-    settings = {"changes": chosen.changes, "asks": chosen.asks, "fps": chosen.fps, "attention": chosen.attention}
+    settings = {name: value for name, value in vars(chosen).items() if name != "plot"}
     publish(Report("hot_reload", settings, [*rows, *answers], bars, described), chosen.plot)
 
 
@@ -170,7 +199,7 @@ def instance(fps: float, attention: str) -> Iterator[Listener]:
         url = _await_broker(config, process)
         remote = stack.enter_context(Remote(config, url, {topics["health"]: 1, results: 1}))
         remote.await_ready(time.monotonic() + _LIMIT_S)
-        listener = Listener(config, remote)
+        listener = Listener(config, remote, process.pid)
         deadline_s = time.monotonic() + _LIMIT_S
         while not listener.times_s and time.monotonic() < deadline_s:
             listener.listen(deadline_s)
@@ -192,10 +221,24 @@ def _change(listener: Listener, number: int) -> Change:
     """Load the pair anew, under a threshold that differs, and wait until its traces are gone."""
     confidence = 0.4 + number % 2 / 10
     asked_s = time.monotonic()
-    listener.ask("update_config", {"config": {"models": {"person_detector": {"confidence": confidence}}}})
+    _load_anew(listener, confidence)
     answered_s = time.monotonic()
     listener.listen_for(_AROUND_S)
     return Change(asked_s, answered_s)
+
+
+def _load_anew(listener: Listener, confidence: float) -> None:
+    listener.ask("update_config", {"config": {"models": {"person_detector": {"confidence": confidence}}}})
+
+
+def _many_changes(listener: Listener, count: int) -> list[Bar]:
+    """Change models so often, one after the other, and say what that left in the processes."""
+    processes = {"supervisor": listener.pid} | {one["worker_id"]: one["pid"] for one in _status(listener)["workers"]}
+    before = {what: _Footprint.of(pid) for what, pid in processes.items()}
+    for number in range(count):
+        _load_anew(listener, 0.6 + number % 2 / 10)
+    listener.listen_for(_AROUND_S)
+    return [bar for what, pid in processes.items() for bar in _Footprint.of(pid).bars(what, before[what])]
 
 
 def _status(listener: Listener) -> dict[str, Any]:
@@ -223,6 +266,7 @@ def _row(what: str, durations_ms: list[float]) -> Row:
     return {
         "what": what,
         "count": figures.count,
+        "min_ms": figures.min_ms,
         "p50_ms": figures.p50_ms,
         "p95_ms": figures.p95_ms,
         "p99_ms": figures.p99_ms,

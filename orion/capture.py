@@ -214,6 +214,7 @@ class Capture:
         self._use_ring(info.width, info.height)
         while not self._disturbed.is_set() and self._seq != self._end_seq:
             if self._ledger.paused and not self._settings.every_frame:
+                self.limiter.rest()
                 more = self._skip_one(pace, "paused")
                 self._continuous = False
             elif not self.limiter.take(self._clock_s()):

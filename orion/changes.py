@@ -168,7 +168,7 @@ def _merged_stream(known: Mapping[str, Tree], wanted: Any) -> Any:
 def _check_forbidden(tree: Tree, part: Mapping[str, Any]) -> None:
     for path, value in _leaves(part, ()):
         if effect_of(path) == "forbidden" and (path == _SECRET or _at(tree, path) != value):
-            raise RefusedError("forbidden", f"config.{'.'.join(path)[:200]}: cannot be set by command")
+            raise RefusedError("forbidden", f"config.{uris.mask('.'.join(path))[:200]}: cannot be set by command")
 
 
 def _check_sources(old: Config, new: Config) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -74,7 +74,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"orion {__version__}")
     parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_run, _add_ctl, _add_watch, _add_doctor, _add_models, _add_bench, _add_config):
+    for add in (_add_run, _add_ctl, _add_watch, _add_doctor, _add_models, _add_bench, _add_config, _add_completion):
         add(commands)
     return parser
 
@@ -248,6 +248,16 @@ def _add_config(commands: "argparse._SubParsersAction[Parser]") -> None:
     _command(actions, "schema", _show_schema, "print the JSON schema of the configuration file")
 
 
+def _add_completion(commands: "argparse._SubParsersAction[Parser]") -> None:
+    _command(
+        commands,
+        "completion",
+        lambda _: _show_completion(commands.choices),
+        "print a script that lets bash or zsh complete commands",
+        'eval "$(orion completion)"',
+    )
+
+
 def _options(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name not in {"action", "parser", "catalogue"}}
 
@@ -335,6 +345,13 @@ def _show_schema(_: argparse.Namespace) -> int:
     from orion import config  # noqa: PLC0415
 
     sys.stdout.write(f"{json.dumps(config.json_schema(), indent=2)}\n")
+    return EXIT_OK
+
+
+def _show_completion(commands: Iterable[str]) -> int:
+    from orion import completion  # noqa: PLC0415
+
+    sys.stdout.write(completion.script(commands))
     return EXIT_OK
 
 

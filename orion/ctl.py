@@ -2,22 +2,24 @@
 short-lived process; what the schema refuses is said before anything is sent.
 """
 
+import difflib
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from orion import requests, yaml_file
+from orion import requests, settings, yaml_file
 from orion.config import Config
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, Problem
 from orion.remote import Remote, broker_url
 
 _TIMEOUT_S = 5.0
 _LONG_TIMEOUT_S = 60.0
-_LONG = frozenset({"set_model_size", "update_config", "restart_worker"})
+_UPDATE = "update_config"
+_LONG = frozenset({"set_model_size", _UPDATE, "restart_worker"})
 """Commands that may load models."""
 
 
@@ -47,12 +49,15 @@ def run(
 
 
 def overview() -> list[str]:
-    """Return every command with its parameters, one a line; those in brackets may be left out."""
+    """Return every command with its parameters, one a line; those in brackets may be left out. KEY is one of the
+    configuration, with dots.
+    """
     lines = []
     for name, schema in requests.SCHEMAS.items():
         fields = schema.model_fields.items()
-        words = [f"{key}=..." if field.is_required() else f"[{key}=...]" for key, field in fields]
-        lines.append(" ".join([name, *words]))
+        needed = [f"{key}=..." for key, field in fields if field.is_required()]
+        words = needed + [f"[{key}=...]" for key, field in fields if not field.is_required()]
+        lines.append(" ".join([name, *(["KEY=... [KEY=...]"] if name == _UPDATE else words)]))
     return lines
 
 
@@ -62,9 +67,10 @@ def complete(command: str) -> str:
     fitting = [name for name in requests.SCHEMAS if name.startswith(wanted)]
     if wanted in fitting or len(fitting) == 1:
         return wanted if wanted in fitting else fitting[0]
-    candidates = fitting or list(requests.SCHEMAS)
-    what = "is ambiguous" if fitting else "is no command"
-    raise ConfigError(Problem("", f"{command!r} {what}: {', '.join(candidates)}"))
+    if fitting:
+        raise ConfigError(Problem("", f"{command!r} is ambiguous: {', '.join(fitting)}"))
+    near = difflib.get_close_matches(wanted, requests.SCHEMAS, 1, 0.0)
+    raise ConfigError(Problem("", f"{command!r} is no command; did you mean {near[0]}? `orion ctl` lists all"))
 
 
 def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:
     and the keys of `update_config` are those of the configuration. Raises ConfigError that names the field.
     """
     params: dict[str, Any] = {}
-    place: dict[str, Any] = params.setdefault("config", {}) if command == "update_config" else params
+    place: dict[str, Any] = params.setdefault("config", {}) if command == _UPDATE else params
     for word in words:
         key, equals, text = word.partition("=")
         if not (key and equals):
@@ -86,7 +92,29 @@ def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:
         requests.check(command, params)
     except ValueError as error:
         raise ConfigError(Problem("", str(error).removeprefix("params."))) from None
+    if command == _UPDATE:
+        _check_keys(place)
     return params
+
+
+def _check_keys(part: Mapping[str, Any]) -> None:
+    """Say what is wrong with the given keys whatever else is configured; streams are left to the instance, which knows
+    what they are now. Raises ConfigError.
+    """
+    given = {key: value for key, value in part.items() if key != "streams"}
+    try:
+        settings.check(given)
+    except ConfigError as error:
+        wrong = [problem for problem in error.problems if problem.path in {*_paths(given)}]
+        if wrong:
+            raise ConfigError(*wrong) from None
+
+
+def _paths(part: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for key, value in part.items():
+        yield f"{above}{key}"
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{above}{key}.")
 
 
 def readable(answer: Mapping[str, Any]) -> str:

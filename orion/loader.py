@@ -52,11 +52,11 @@ class Loader:
         """Return whether a thread is loading."""
         return self._running
 
-    def prepare(self, message: Prepare) -> None:
-        """Load a pair, after what is being loaded now; an older one that waits is let go."""
+    def prepare(self, message: Prepare) -> PrepareFailed | None:
+        """Load a pair, after what is being loaded now; an older one that waits is let go. Return why it cannot be."""
         self._wanted = message
         self._let_go()
-        self._begin()
+        return self._begin()
 
     def collect(self) -> Prepared | PrepareFailed | None:
         """Take up what the thread has left; return what the supervisor is to hear of it."""
@@ -73,8 +73,7 @@ class Loader:
             else:
                 self._wanted, self._ready = None, attempt
                 answer = Prepared(attempt.swap, attempt.pair.info, attempt.load_ms)
-        self._begin()
-        return answer
+        return self._begin() or answer
 
     def commit(self, swap: int) -> Pair | None:
         """Return the pair that was prepared under this number, which is the caller's now."""
@@ -100,10 +99,18 @@ class Loader:
         if attempt is not None and attempt.pair is not None:
             attempt.pair.close()
 
-    def _begin(self) -> None:
-        if self._wanted is not None and not self._running and self._ready is None:
-            self._running = True
-            threading.Thread(target=self._run, args=(self._wanted,), name="loader", daemon=True).start()
+    def _begin(self) -> PrepareFailed | None:
+        wanted = self._wanted
+        if wanted is None or self._running or self._ready is not None:
+            return None
+        try:
+            threading.Thread(target=self._run, args=(wanted,), name="loader", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            # Memory, or the number of threads, is at its end; the frames of the present pair may go on all the same.
+            self._wanted = None
+            return PrepareFailed(wanted.swap, str(error) or "out of memory")
+        self._running = True
+        return None
 
     def _run(self, message: Prepare) -> None:
         start = time.perf_counter()

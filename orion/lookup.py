@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,15 +52,22 @@ def find_pair(model: PersonDetectorConfig) -> ModelPair:
 
 class Search:
     """A look-up in a folder that goes on in a child. `fileno` becomes readable when `result` has an answer; who begins
-    one ends it with `close`.
+    one ends it with `close`. Raises ModelError when no child can be started.
     """
 
     def __init__(self, folder: Path, size: str) -> None:
         self._folder = folder
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
-        self._child = subprocess.Popen(  # noqa: S603 - our own module
-            _command(folder, size), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
-        )
+        with ExitStack() as undo:
+            try:
+                self._errors = undo.enter_context(tempfile.TemporaryFile())
+                self._child = subprocess.Popen(  # noqa: S603 - our own module
+                    _command(folder, size), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
+                )
+            except OSError as error:
+                raise ModelError(
+                    f"models.person_detector.model_dir: cannot be looked into: {error.strerror}"
+                ) from error
+            undo.pop_all()
         os.set_blocking(self.fileno(), False)
         self._output = b""
 

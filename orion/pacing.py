@@ -11,6 +11,11 @@ class RateLimiter:
         """None takes every frame. May be set at any time, by any thread; the last frame that was taken still counts."""
         self._last_s: float | None = None
         """When the last frame was due."""
+        self._rested = False
+
+    def rest(self) -> None:
+        """Note that no frame is taken for a while: what would have been due meanwhile is not made up for."""
+        self._rested = True
 
     def restart(self) -> None:
         """Forget the frames of before: the clock is another one now."""
@@ -24,12 +29,15 @@ class RateLimiter:
             return True
         period_s = 1 / rate_hz
         due_s = now_s if self._last_s is None else self._last_s + period_s
-        if now_s - due_s > period_s:
-            # After a gap: start the schedule anew instead of catching up.
-            due_s = now_s
         if now_s < due_s:
             return False
-        self._last_s = due_s
+        if self._rested or now_s - due_s > 2 * period_s:
+            # After a gap: start the schedule anew instead of catching up.
+            self._last_s = now_s
+        else:
+            # An uneven source is made up for, by at most one frame.
+            self._last_s = max(due_s, now_s - period_s)
+        self._rested = False
         return True
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from orion import uri
 from orion.config import Identifier, Rate
 from orion.messages import Region, Strategy
 
@@ -119,12 +120,14 @@ def check(command: str, params: Mapping[str, Any]) -> Params:
     try:
         return schema.model_validate(dict(params))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        # A parameter that is not known explains the one that is missing.
+        first = min(found, key=lambda one: one["type"] != "extra_forbidden")
         raise ValueError(_explain(schema, first["loc"], first["type"], first["msg"])) from None
 
 
 def _explain(schema: type[Params], place: tuple[int | str, ...], kind: str, message: str) -> str:
-    path = ".".join(["params", *map(str, place)])[:200]
+    path = uri.mask(".".join(["params", *map(str, place)]))[:200]
     if kind == "extra_forbidden":
         known = ", ".join(schema.model_fields) if len(place) == 1 else "x, y, width, height"
         return f"{path}: unknown; known are {known or 'none'}"

@@ -85,7 +85,7 @@ class _Draft:
     def complain(self, path: KeyPath, message: str) -> None:
         """Note a problem, with the place that the value at `path` came from."""
         origin = next((self.origins[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
-        problem = Problem(".".join(map(str, path)), f"{message} ({origin})" if origin else message)
+        problem = Problem(uris.mask(".".join(map(str, path))), f"{message} ({origin})" if origin else message)
         if problem not in self.problems:
             self.problems.append(problem)
 

@@ -2,6 +2,7 @@
 of a process of its own; `View` keeps what was heard and draws it, the loop around it waits on the broker.
 """
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from orion.remote import Remote, broker_url, read_message
 from orion.telemetry import Histogram, RateMeter
 
 _REFRESH_S = 0.5
+_ASK = json.dumps({"command": "get_status"}).encode()
 _EVENTS_SHOWN = 8
 _STALE_S = 5.0
 _LINE_EVERY_S = 5.0
@@ -56,6 +58,8 @@ class View:
             case {"type": "person_detection", "stream_id": str(stream_id)}:
                 self._hear_result(stream_id, message, now_s)
             case {"type": "telemetry", "streams": list(streams), "workers": list(workers)}:
+                self._hear_telemetry(streams, workers)
+            case {"command_ack": "get_status", "data": {"streams": list(streams), "workers": list(workers)}}:
                 self._hear_telemetry(streams, workers)
             case {"event": str(event)}:
                 return self._hear_event(event, message)
@@ -159,6 +163,9 @@ def run(config: Config, *, named: bool) -> NoReturn:
             until_s = time.monotonic() + _REFRESH_S
             while time.monotonic() < until_s:
                 for signal in remote.wait(until_s):
+                    if isinstance(signal, Subscribed):
+                        # Who may not command sees the streams with the next telemetry.
+                        remote.publish(topics["control"], _ASK)
                     words = _take(view, signal, time.monotonic())
                     if words is not None:
                         show(view, words)

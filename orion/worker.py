@@ -172,7 +172,8 @@ class Worker:
                 self._detector.forget(stream_id)
                 self._drop_ring(stream_id)
             case Prepare():
-                self._loader.prepare(message)
+                failed = self._loader.prepare(message)
+                return failed is None or self._channel.send(failed)
             case Commit(swap=swap):
                 return self._channel.send(self._commit(swap))
             case Abort(swap=swap):

@@ -1,6 +1,8 @@
 """Models change under whole runs without a gap, everywhere or nowhere, whatever becomes of workers meanwhile."""
 
 import os
+import re
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,6 +158,30 @@ def test_a_worker_that_dies_while_it_loads_leaves_the_old_pair_everywhere(
         operator.await_more(2, "cam1")
         assert {worker["model_size"] for worker in operator.status()["workers"]} == {"n"}
         assert operator.do("set_model_size", size="s")["model_size"] == "s"
+
+
+def test_a_worker_without_memory_for_the_new_pair_keeps_the_old_one(
+    mosquitto: Mosquitto, tmp_path: Path, testdata: Path
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for side in (320, 640):
+        (folder / f"yolo11n_{side}.onnx").symlink_to(testdata / "models" / f"yolo11n_fp32_{side}.onnx")
+    part = {"models": {"person_detector": {"confidence": 0.6}}}
+    with operated(mosquitto, tmp_path, folder) as (operator, _):
+        operator.do("pause_inference")
+        worker = operator.status()["workers"][0]["pid"]
+        virtual = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.prlimit(worker, resource.RLIMIT_AS, (virtual + 20_000_000, resource.RLIM_INFINITY))
+        answer = operator.ask("update_config", config=part)
+        assert answer["code"] == "failed", answer
+        assert re.search("memory|allocat|thread", answer["error"]), answer
+        resource.prlimit(worker, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        operator.do("resume_inference")
+        operator.await_more(2)
+        status = operator.status()
+        assert (status["workers"][0]["pid"], status["changed"]) == (worker, [])
+        assert operator.do("update_config", config=part)["applied"] == ["models.person_detector.confidence"]
 
 
 def test_a_hundred_changes_leave_nothing_behind(mosquitto: Mosquitto, tmp_path: Path, models: Path) -> None:

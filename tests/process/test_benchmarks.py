@@ -88,6 +88,18 @@ def test_pipeline_reports_both_sizes() -> None:
     assert len(report["bars"]) == 2
 
 
+def test_hot_reload_reports_gaps_answers_and_what_is_left() -> None:
+    report = report_of("benchmarks.hot_reload", "--changes", "2", "--asks", "3", "--more", "2")
+    rows = {row["what"]: row for row in report["results"]}
+    assert (rows["answer to a change of models"]["count"], rows["load of the pair"]["count"]) == (2, 2)
+    assert rows["gap between results, around changes"]["drops"] >= 0
+    for command in ("set_inference_rate", "set_attention_rois", "set_auto_focus_strategy"):
+        assert rows[f"answer to {command}"]["count"] == 3
+    names = [bar["name"] for bar in report["bars"]]
+    for process in ("supervisor", "w0"):
+        assert sum(name.startswith(f"{process}: ") for name in names) == 3
+
+
 def results_of(*boxes: int) -> list[dict[str, Any]]:
     return [
         {"frame_seq": seq, "data": {"metadata": {"imgsz": 640}, "detections": [box]}} for seq, box in enumerate(boxes)

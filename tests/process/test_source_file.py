@@ -1,15 +1,20 @@
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamEnded
 from orion.errors import EXIT_RESOURCE, SourceError
+from orion.ledger import Ledger
 from orion.messages import Pixels
 from orion.source import SourceInfo, make_source
+from orion.stream import RingMaker
 from tests.videos import picture, write_video
 
 
@@ -167,3 +172,31 @@ def test_a_real_video_gives_as_many_pictures_as_it_has_references(testdata: Path
     source.close()
     reference = json.loads((testdata / "reference" / "store_aisle.yolo11n-640.json").read_text())
     assert count == len(reference["detections"])
+
+
+class _Outbound:
+    """Hears what a capture thread has to say."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def post(self, item: CaptureEvent) -> None:
+        if isinstance(item, StreamEnded):
+            self.ended.set()
+
+    def wake(self) -> None:
+        pass
+
+
+def test_pictures_beyond_the_rate_are_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = make_source(str(write_video(tmp_path / "v.mp4", 80, fps=40)))
+    convert = Mock(wraps=source._retrieve)  # type: ignore[attr-defined]
+    monkeypatch.setattr(source, "_retrieve", convert)
+    rings, ledger, outbound = RingMaker("rate", "run", 4, lambda _: None), Ledger(every_frame=False), _Outbound()
+    capture = Capture("cam0", source, ledger, rings.make, outbound, CaptureSettings(rate_hz=5))
+    capture.start()
+    assert outbound.ended.wait(30)
+    assert capture.join(5)
+    rings.close_all()
+    accounts = ledger.accounts()
+    assert (accounts.captured, accounts.dropped["rate"], convert.call_count) == (80, 70, 10)

@@ -1,5 +1,6 @@
 """What a command may change: the table holds for every key of the schema, and refusals change nothing."""
 
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from orion.changes import (
 from orion.config import Config, StreamConfig
 from orion.control import RefusedError
 from orion.errors import ConfigError
+from tests.conftest import REPOSITORY
 
 OTHER: dict[str, Any] = {
     "instance_id": "other", "room_id": "other", "shutdown_timeout_s": 9.0,
@@ -104,6 +106,20 @@ def test_the_table_holds_for_every_key(path: Path_) -> None:
             with pytest.raises(RefusedError, match="cannot be set by command") as caught:
                 updated(present, part | {"attention": {"alpha": 0.7}})
             assert caught.value.refused.code == "forbidden"
+
+
+def test_the_readme_shows_the_table() -> None:
+    text = (REPOSITORY / "README.md").read_text().partition("What a change by `update_config` takes:")[2]
+    rows = text.partition("| key | takes |")[2].partition("\n\n")[0].splitlines()[2:]
+    words = {"live": "live", "models": "a change of models", "restart": "a restart", "forbidden": "forbidden"}
+    shown: dict[str, str] = {}
+    for row in rows:
+        _, keys, takes, _ = row.split("|")
+        (effect,) = [effect for effect, begin in words.items() if takes.strip().startswith(begin)]
+        shown |= dict.fromkeys(re.findall(r"`([^`]+)`", keys), effect)
+    for path in KEYS:
+        above = [".".join(path[:end]) for end in range(len(path), 0, -1)]
+        assert next(shown[key] for key in above if key in shown) == effect_of(path), ".".join(path)
 
 
 def test_the_table_names_only_keys_that_there_are() -> None:

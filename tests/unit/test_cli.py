@@ -21,6 +21,7 @@ COMMANDS = [
     "bench",
     "config show",
     "config schema",
+    "completion",
 ]
 
 

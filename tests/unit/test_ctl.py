@@ -1,9 +1,12 @@
 """What is typed becomes a checked request before anything is sent, and an answer becomes readable."""
 
+import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from orion.completion import script
 from orion.ctl import complete, overview, parameters, readable
 from orion.errors import ConfigError
 from orion.requests import SCHEMAS
@@ -17,7 +20,14 @@ def test_command_names_are_completed(typed: str, command: str) -> None:
     assert complete(typed) == command
 
 
-@pytest.mark.parametrize(("typed", "error"), [("set", "ambiguous: set_inference_rate"), ("reboot", "is no command")])
+@pytest.mark.parametrize(
+    ("typed", "error"),
+    [
+        ("set", "ambiguous: set_inference_rate"),
+        ("get_statsu", "no command; did you mean get_status"),
+        ("reboot", "no command"),
+    ],
+)
 def test_what_is_not_clear_is_refused_with_the_candidates(typed: str, error: str) -> None:
     with pytest.raises(ConfigError, match=error):
         complete(typed)
@@ -45,6 +55,30 @@ def test_words_become_parameters(command: str, words: list[str], params: dict[st
     assert parameters(command, words) == params
 
 
+@pytest.mark.parametrize("word", ["models.person_detector.size=s", "mqtt.broker=mqtts://x"])
+def test_what_only_the_instance_can_judge_is_sent(word: str) -> None:
+    assert parameters("update_config", [word])
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["c"], ["ctl", "config", "completion"]),
+        (["ctl", "set_i"], ["set_inference_rate"]),
+        (["ctl", "--instance-id", "hall", "sh"], ["shutdown"]),
+        (["ctl", "set_model_size", ""], ["size="]),
+        (["ctl", "--json", "set_inference_rate", "r"], ["rate_hz="]),
+        (["ctl", "get_status", ""], []),
+    ],
+)
+def test_a_shell_completes(program: Callable[[str, str], str], typed: list[str], offered: list[str]) -> None:
+    words = " ".join(f"'{word}'" for word in ["orion", *typed])
+    ask = f"COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _orion; echo ${{COMPREPLY[@]}}"
+    command = [program("bash", "bash"), "-c", f"{script(['run', 'ctl', 'config', 'completion'])}\n{ask}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout.split(), done.stderr) == (offered, "")
+
+
 @pytest.mark.parametrize(
     ("command", "words", "error"),
     [
@@ -53,6 +87,9 @@ def test_words_become_parameters(command: str, words: list[str], params: dict[st
         ("set_inference_rate", ["rate_hz"], "'rate_hz': expected key=value"),
         ("set_inference_rate", ["rate_hz=[1"], "rate_hz: line 1"),
         ("set_model_size", ["size=q"], "size: should be"),
+        ("set_inference_rate", ["rate=2"], "rate: unknown; known are stream_id, rate_hz"),
+        ("update_config", ["attention.alfa=1"], "attention.alfa: unknown key; did you mean alpha?"),
+        ("update_config", ["attention.alpha=3"], "attention.alpha: should be less than"),
         ("get_status", ["x=1"], "x: unknown; known are none"),
         ("update_config", [], "config: "),
         ("update_config", ["a=1", "a.b=2"], "a.b: a has a value already"),
@@ -74,4 +111,5 @@ def test_answers_are_readable() -> None:
 def test_the_overview_names_every_command_with_what_it_takes() -> None:
     lines = overview()
     assert [line.split()[0] for line in lines] == list(SCHEMAS)
-    assert "set_inference_rate [stream_id=...] rate_hz=..." in lines
+    assert "set_inference_rate rate_hz=... [stream_id=...]" in lines
+    assert "update_config KEY=... [KEY=...]" in lines

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("reports", frozenset({"report"})),
     ("supervisor", frozenset({"supervisor"})),
     ("commands", frozenset({"commands"})),
-    ("what runs it", frozenset({"app", "doctor", "remote", "ctl", "watch"})),
+    ("what runs it", frozenset({"app", "doctor", "remote", "completion", "ctl", "watch"})),
     ("command line", frozenset({"cli"})),
     ("entry", frozenset({"__main__"})),
 )

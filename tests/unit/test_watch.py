@@ -53,6 +53,13 @@ def test_telemetry_says_which_streams_there_are_and_how_they_are() -> None:
     assert "w0: idle, 2 restarts" in text
 
 
+def test_an_answer_says_the_same_at_once() -> None:
+    view = View("orion")
+    data = {"streams": [{"stream_id": "cam0", "state": "running", "paused": True}], "workers": []}
+    view.hear({"command_ack": "get_status", "status": "success", "data": data}, 0.0)
+    assert any("cam0" in line and "paused" in line for line in drawn(view, 0.0))
+
+
 def test_events_show_as_they_come() -> None:
     view = View("hall")
     event = {"event": "stream_lost", "stream_id": "cam0", "reason": "x" * 200, "timestamp": "2026-01-02T03:04:05.6Z"}
