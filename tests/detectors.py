@@ -9,6 +9,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,7 +29,7 @@ OUTCOME = Outcome(Detections.empty(), "full", 640, None, None, 0.1, 1.0, 0.1, 1.
 class Scripted(FixedDetector):
     """Finds nobody, and has one fault."""
 
-    info = INFO
+    info: DetectorInfo = INFO
 
     def __init__(self, spec: DetectorSpec) -> None:
         self._fault, _, number = spec.model_640.partition("@")
@@ -97,6 +98,11 @@ def _hang_up() -> NoReturn:
         time.sleep(1)
 
 
+def _lose_provider() -> None:
+    """Go on with another provider than READY told."""
+    Scripted.info = replace(INFO, sessions=(replace(INFO.sessions[0], provider="second", fallback="first is gone"),))
+
+
 FAULTS: dict[str, Callable[[], object]] = {
     "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "sigsegv": lambda: os.kill(os.getpid(), signal.SIGSEGV),
@@ -111,4 +117,5 @@ FAULTS: dict[str, Callable[[], object]] = {
     "unasked": lambda: _send(wire.encode(Stop())),
     "flood": _flood,
     "hangup": _hang_up,
+    "provider": _lose_provider,
 }
