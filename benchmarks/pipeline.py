@@ -148,7 +148,7 @@ def _orion_run(model: str, size: int, threads: int) -> Callable[[], object]:
     from workers.session import Session  # noqa: PLC0415 - only the raw process may load it
 
     session = Session(model, 640 if size == 640 else 320, "cpu", threads)
-    session.tensor[:] = np.random.default_rng(0).random(session.tensor.shape, np.float32)
+    session.tensor[:] = np.random.default_rng(0).integers(0, 256, session.tensor.shape, np.uint8)
     return session.run
 
 

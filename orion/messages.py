@@ -114,6 +114,8 @@ class SessionInfo:
     provider: str
     load_ms: float
     warm_ms: float
+    fallback: str | None = None
+    """Why `cpu` runs it and not the provider that was asked for; None where it is what was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +280,8 @@ class FrameResult:
     lease: int
     outcome: Outcome
     queue_ms: float
+    changed: DetectorInfo | None = None
+    """What answers from this frame on, where that is no longer what was said last: a provider gave way to another."""
 
 
 @dataclass(frozen=True, slots=True)

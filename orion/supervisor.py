@@ -259,6 +259,8 @@ class Supervisor:
     def _complete(self, handle: WorkerHandle, stream: Stream, busy: Busy, result: FrameResult) -> None:
         """Count a frame that was answered, publish the answer, free the slot."""
         lease, outcome = busy.lease, result.outcome
+        if result.changed is not None:
+            self.info = result.changed
         capture_to_result_ms = (time.monotonic_ns() - lease.frame.captured_ns) / 1e6
         handle.inferences += 1
         handle.total_latency_ms += outcome.total_ms

@@ -141,6 +141,7 @@ class Worker:
     def __init__(self, channel: Channel, detector: Detector) -> None:
         self._channel = channel
         self._detector = detector
+        self._told = detector.info
         self._loader = Loader(detector.load)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
@@ -191,6 +192,7 @@ class Worker:
         if pair is None:
             return PrepareFailed(swap, "nothing was prepared")
         self._detector.swap(pair)
+        self._told = self._detector.info
         return Committed(swap)
 
     def close(self) -> None:
@@ -213,7 +215,15 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - one bad frame must not end a worker; the reason travels
             text = str(error)[:2000] or type(error).__name__
             return FrameFailure(message.lease, "worker_error", text, traceback.format_exc()[-8000:])
-        return FrameResult(message.lease, outcome, queue_ms)
+        return FrameResult(message.lease, outcome, queue_ms, self._news())
+
+    def _news(self) -> DetectorInfo | None:
+        """Return what answers now if that is not what the supervisor knows."""
+        info = self._detector.info
+        if info is self._told or info == self._told:
+            return None
+        self._told = info
+        return info
 
     def _ring(self, stream_id: str, name: str) -> RingView:
         """Return the mapped ring of a stream; a new name means that its picture changed size."""

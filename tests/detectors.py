@@ -5,6 +5,8 @@ script: `fault@N` does what `fault` says on the N-th frame, once, with the file 
 import os
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.faults import FAULTS
@@ -20,7 +22,7 @@ OUTCOME = Outcome(Detections.empty(), "full", 640, None, None, 0.1, 1.0, 0.1, 1.
 class Scripted(FixedDetector):
     """Finds nobody, and has one fault."""
 
-    info = INFO
+    info: DetectorInfo = INFO
 
     def __init__(self, spec: DetectorSpec) -> None:
         self._fault, _, number = spec.model_640.partition("@")
@@ -43,7 +45,7 @@ class Scripted(FixedDetector):
         if self._fault and (always or not self._memory.exists()):
             if not always:
                 self._memory.touch()
-            FAULTS[self._fault.removesuffix("-always")]()
+            _SCRIPTS[self._fault.removesuffix("-always")]()
 
 
 class Sequenced(FixedDetector):
@@ -97,3 +99,11 @@ class Sequenced(FixedDetector):
             with self._memory.open("a") as memory:
                 memory.write(f"{self._faults[0]} {time.monotonic()}\n")
             FAULTS[self._faults.pop(0)]()
+
+
+def _lose_provider() -> None:
+    """Go on with another provider than READY told."""
+    Scripted.info = replace(INFO, sessions=(replace(INFO.sessions[0], provider="second", fallback="first is gone"),))
+
+
+_SCRIPTS: dict[str, Callable[[], object]] = {**FAULTS, "provider": _lose_provider}

@@ -3,6 +3,7 @@ with those of `cpu`. Runs where pairs are loaded. The choice of `auto` is rememb
 measuring it takes as long as loading every provider.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from workers import check_image
 from workers.lane import Lanes, load_lanes
 from workers.nms import Box, overlap
 from workers.providers import PROVIDERS
-from workers.session import installed_providers, runtime_version, sha256
+from workers.session import installed_providers, runtime_version, sha256, why_absent
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +35,19 @@ def load_chosen(spec: DetectorSpec) -> Lanes:
         return _load_fastest(spec)
     if spec.provider not in PROVIDERS:
         raise ModelError(f"expected a provider among auto, {', '.join(PROVIDERS)}, found {spec.provider!r}")
-    if spec.provider == "cpu":
-        return load_lanes(spec, "cpu")
-    if spec.provider not in installed_providers():
-        _log.warning("provider %s is not installed, going on with cpu", spec.provider)
-        return load_lanes(spec, "cpu")
-    return _load_or_none(spec, spec.provider) or load_lanes(spec, "cpu")
+    reason = why_absent(spec.provider)
+    if reason is None:
+        try:
+            return load_lanes(spec, spec.provider)
+        except ModelError as error:
+            if spec.provider == "cpu":
+                raise
+            reason = f"{spec.provider} failed at load: {error}"
+    _log.warning("provider %s; going on with cpu", reason)
+    lanes = load_lanes(spec, "cpu")
+    for lane in lanes.values():
+        lane.session.fallback = reason
+    return lanes
 
 
 def agree(expected: Sequence[Box], found: Sequence[Box]) -> bool:
@@ -57,14 +65,6 @@ def _alike(one: Box, other: Box) -> bool:
     )
 
 
-def _load_or_none(spec: DetectorSpec, provider: str) -> Lanes | None:
-    try:
-        return load_lanes(spec, provider)
-    except ModelError as error:
-        _log.warning("provider %s failed, going on with cpu: %s", provider, error)
-        return None
-
-
 def _load_fastest(spec: DetectorSpec) -> Lanes:
     names = installed_providers()
     if names == ("cpu",):
@@ -72,26 +72,54 @@ def _load_fastest(spec: DetectorSpec) -> Lanes:
     memory, key = _Memory(), _key(spec, names)
     remembered = memory.recall(key)
     if remembered in names:
-        lanes = _load_or_none(spec, remembered)
+        lanes = _try(spec, remembered)
         if lanes is not None:
             return lanes
-    best = load_lanes(spec, "cpu")
-    best_name, best_ms = "cpu", best[640].fastest_ms()
-    picture = check_image.draw()
-    expected = {size: lane.candidates(picture) for size, lane in best.items()}
-    for name in names[:-1]:
-        lanes = _load_or_none(spec, name)
-        if lanes is None or not all(agree(expected[size], lane.candidates(picture)) for size, lane in lanes.items()):
-            continue
-        if (took_ms := lanes[640].fastest_ms()) < best_ms:
-            best, best_name, best_ms = lanes, name, took_ms
+    best_name, best = _fastest(spec, names[:-1])
     memory.remember(key, best_name)
     return best
 
 
+def _fastest(spec: DetectorSpec, names: Sequence[str]) -> tuple[str, Lanes]:
+    """Load every provider of `names` in turn; return the fastest whose boxes agree with those of `cpu`, or `cpu`."""
+    best_name, best = "cpu", load_lanes(spec, "cpu")
+    best_ms = best[640].fastest_ms()
+    picture = check_image.draw()
+    expected = {size: lane.candidates(picture) for size, lane in best.items()}
+    for name in names:
+        lanes = _try(spec, name)
+        if lanes is None:
+            continue
+        if not all(agree(expected[size], lane.candidates(picture)) for size, lane in lanes.items()):
+            _log.info("provider %s is not taken: its boxes are not those of cpu", name)
+            continue
+        took_ms = lanes[640].fastest_ms()
+        _log.info("provider %s takes %.1f ms where %s takes %.1f", name, took_ms, best_name, best_ms)
+        if took_ms < best_ms:
+            best_name, best, best_ms = name, lanes, took_ms
+    return best_name, best
+
+
+def _try(spec: DetectorSpec, provider: str) -> Lanes | None:
+    try:
+        return load_lanes(spec, provider)
+    except ModelError as error:
+        _log.warning("provider %s is not taken: %s", provider, error)
+        return None
+
+
 def _key(spec: DetectorSpec, names: tuple[str, ...]) -> str:
     files = [sha256(path)[:16] for path in (spec.model_640, spec.model_320) if path is not None]
-    return " ".join([*files, str(spec.threads), runtime_version(), platform.processor() or platform.machine(), *names])
+    return " ".join([*files, str(spec.threads), runtime_version(), _processor(), *names])
+
+
+def _processor() -> str:
+    """Return the processor's name, since a cache folder may serve several machines."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 class _Memory:

@@ -3,9 +3,8 @@ scores are scanned once, and only columns above the threshold are read further, 
 """
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,9 @@ from workers.nms import Box, suppress
 
 MAX_DETECTIONS = 300
 """Most boxes a frame may have, as in Ultralytics' predictor; it bounds the result message too."""
+
+_INF = math.inf
+_CONFIDENCE = Box._fields.index("confidence")
 
 _MAX_CANDIDATES = 1000
 """Most boxes that suppression looks at, best first, so that a threshold near zero cannot stall a frame."""
@@ -67,32 +69,35 @@ def candidates(raw: NDArray[np.floating], rules: Rules, confidence: float) -> li
     equal ones the first in the head; those with a number that is none, or without an area, are left out.
     """
     read = _grid if rules.layout == "grid" else _end_to_end
-    found = [box for box in read(raw[0], rules.class_ids, confidence) if _is_sound(box)]
-    found.sort(key=attrgetter("confidence"), reverse=True)
+    found = read(raw[0], rules.class_ids, confidence)
+    found.sort(key=itemgetter(_CONFIDENCE), reverse=True)
     return found[:_MAX_CANDIDATES]
 
 
-def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: float) -> Iterable[Box]:
+def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: float) -> list[Box]:
     """Read a (4 + C, N) head: centre x, centre y, width, height, then one row of scores a class."""
+    found = []
     for class_id in class_ids:
-        column = np.flatnonzero(head[4 + class_id] >= confidence)
-        if len(column) == 0:
+        scores = head[4 + class_id]
+        (columns,) = (scores >= confidence).nonzero()
+        if len(columns) == 0:
             continue
-        rows = np.array([[0], [1], [2], [3], [4 + class_id]])
-        for x, y, width, height, score in head[rows, column].T.tolist():
-            yield Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2, score, class_id)
+        places = head[:4].take(columns, 1).tolist()
+        for x, y, width, height, score in zip(*places, scores.take(columns).tolist(), strict=True):
+            # A comparison with NaN is false.
+            if 0 < width < _INF and 0 < height < _INF and -_INF < x < _INF and -_INF < y < _INF and score < _INF:
+                across, down = width / 2, height / 2
+                found.append(Box(x - across, y - down, x + across, y + down, score, class_id))
+    return found
 
 
-def _end_to_end(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: float) -> Iterable[Box]:
+def _end_to_end(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: float) -> list[Box]:
     """Read a (K, 6) head: x1, y1, x2, y2, score, class."""
+    found = []
     for x1, y1, x2, y2, score, class_id in head[head[:, 4] >= confidence].tolist():
-        if class_id in class_ids:
-            yield Box(x1, y1, x2, y2, score, int(class_id))
-
-
-def _is_sound(box: Box) -> bool:
-    # A comparison with NaN is false.
-    return 0 < box.x2 - box.x1 < math.inf and 0 < box.y2 - box.y1 < math.inf and box.confidence < math.inf
+        if class_id in class_ids and 0 < x2 - x1 < _INF and 0 < y2 - y1 < _INF and score < _INF:
+            found.append(Box(x1, y1, x2, y2, score, int(class_id)))
+    return found
 
 
 def _whole(place: float, limit: int) -> int:

@@ -16,8 +16,6 @@ GREY = 114
 
 Coordinate = TypeVar("Coordinate", float, NDArray[np.float64])
 
-_TO_UNIT = np.float32(1 / 255)
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -71,29 +69,33 @@ def _interpolation(placement: Placement) -> int:
 
 
 class Letterbox:
-    """Fills one input tensor, (1, 3, side, side) RGB in 0..1, from crops; nothing large is allocated while the crops
+    """Fills one input tensor, bytes (1, 3, side, side) in RGB, from crops; nothing large is allocated while the crops
     keep their shape.
     """
 
-    def __init__(self, tensor: NDArray[np.floating]) -> None:
+    def __init__(self, tensor: NDArray[np.uint8]) -> None:
         self.rgb = False
         """Whether the frames' channels are in RGB order, not BGR."""
         self._tensor = tensor
-        self._tensor.fill(GREY / 255)
+        self._tensor.fill(GREY)
+        self._placement: Placement | None = None
         self._inside = (0, 0, 0, 0)
+        self._interpolation = cv2.INTER_LINEAR
         self._resized = np.empty((0, 0, 3), np.uint8)
-        self._planes = np.empty((3, 0, 0), np.uint8)
+        self._planes: tuple[NDArray[np.uint8], ...] = ()
 
     def fill(self, frame: Pixels, crop: Crop) -> Placement:
         """Write `crop` of `frame` (`crop` lies inside it) into the tensor and return where it went."""
-        placement = place(crop)
-        self._make_room(placement)
+        placement = self._placement
+        if placement is None or placement.crop != crop:
+            placement = self._placement = place(crop)
+            self._interpolation = _interpolation(placement)
+            self._make_room(placement)
         source = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
         size = (placement.width, placement.height)
-        cv2.resize(source, size, dst=self._resized, interpolation=_interpolation(placement))
+        cv2.resize(source, size, dst=self._resized, interpolation=self._interpolation)
         red, green, blue = self._planes
         cv2.split(self._resized, [red, green, blue] if self.rgb else [blue, green, red])
-        np.multiply(self._planes, _TO_UNIT, out=self._target, casting="unsafe")
         return placement
 
     def _make_room(self, placement: Placement) -> None:
@@ -101,7 +103,7 @@ class Letterbox:
         if inside == self._inside:
             return
         left, top, width, height = self._inside = inside
-        self._tensor.fill(GREY / 255)
-        self._target = self._tensor[0, :, top : top + height, left : left + width]
+        self._tensor.fill(GREY)
+        # OpenCV writes into these parts of the tensor in place.
+        self._planes = tuple(self._tensor[0, :, top : top + height, left : left + width])
         self._resized = np.empty((height, width, 3), np.uint8)
-        self._planes = np.empty((3, height, width), np.uint8)

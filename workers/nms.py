@@ -26,8 +26,16 @@ def suppress(boxes: Iterable[Box], iou: float, most: int) -> list[Box]:
     for box in boxes:
         if len(kept) == most:
             break
-        for other in kept:
-            if other.class_id == box.class_id and overlap(box, other) > iou:
+        x1, y1, x2, y2, _, class_id = box
+        area = (x2 - x1) * (y2 - y1)
+        # The arithmetic of `overlap` in place: a call for each pair of boxes takes longer than all the rest.
+        for left, top, right, bottom, _, other_class in kept:
+            width = min(x2, right) - max(x1, left)
+            height = min(y2, bottom) - max(y1, top)
+            if width <= 0 or height <= 0 or class_id != other_class:
+                continue
+            common = width * height
+            if common / (area + (right - left) * (bottom - top) - common) > iou:
                 break
         else:
             kept.append(box)

@@ -17,6 +17,7 @@ class SessionPair:
     def __init__(self, lanes: Lanes) -> None:
         self.lanes = lanes
         self._cost_ratio = _cost_ratio(lanes)
+        self._info = self._describe()
 
     @classmethod
     def load(cls, spec: DetectorSpec, *, rgb: bool = False) -> "SessionPair":
@@ -31,7 +32,13 @@ class SessionPair:
 
     @property
     def info(self) -> DetectorInfo:
-        """What is loaded, and on which provider it runs now."""
+        """What is loaded, and on which provider it runs now: the same object until a provider gives way."""
+        known = tuple(session.provider for session in self._info.sessions)
+        if known != tuple(lane.session.provider for lane in self.lanes.values()):
+            self._info = self._describe()
+        return self._info
+
+    def _describe(self) -> DetectorInfo:
         large = self.lanes[640]
         card = large.session.card
         return DetectorInfo(

@@ -4,11 +4,15 @@ thread that owns the session (the worker's main thread, or the thread that loads
 
 import contextlib
 import hashlib
+import importlib
+import importlib.util
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -16,8 +20,9 @@ from numpy.typing import NDArray
 
 from orion.errors import ModelError
 from orion.messages import SessionInfo, SessionSize
+from workers.byte_input import OwnInput, with_byte_input
 from workers.card import ModelCard, Signature, probe_shape, read_card
-from workers.providers import PROVIDERS
+from workers.providers import PROVIDERS, Provider
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +33,14 @@ _UNUSABLE: tuple[type[Exception], ...] = (
     RuntimeError,
     ValueError,
     OSError,
+    ImportError,
 )
-"""What reading or running a model can raise: onnxruntime's dozen classes have no common root of their own."""
+"""What reading or running a model, or loading a plugin, can raise: onnxruntime's dozen classes have no common root."""
+
+_BUILT_IN = frozenset(ort.get_available_providers())
+"""The providers of this build; plugins come to the library's own list later."""
+
+_KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
 _SPIN_US = 100
 """How long an inference thread looks for more work before it sleeps: long enough to bridge the gaps inside a run. The
@@ -38,33 +49,46 @@ processor time. Versions that do not know the setting (1.24 for one) only stop s
 
 
 class Session:
-    """A model, loaded and warm, that runs on `tensor` (1, 3, size, size) and answers in one kept output array."""
+    """A model, loaded and warm, that runs on `tensor`, bytes (1, 3, size, size) in RGB, and answers in one kept output
+    array.
+    """
 
     def __init__(self, path: str, size: SessionSize, provider: str, threads: int) -> None:
         started = time.perf_counter()
         self._threads = threads
-        self._provider = provider
+        self.provider = provider
+        """The name of the provider that runs it now."""
+        self.fallback: str | None = None
+        """Why that is `cpu` and not the one that was asked for; None where it is what was asked for."""
         with _readable(path):
-            self._session = _open(path, provider, threads)
-            signature = _signature(path, self._session)
-        self.card = read_card(signature)
+            file = _File.read(path)
+            self._sha256 = file.sha256
+            self._session = _open(file, provider, threads)
+            self.card = read_card(_signature(path, self._session, file.own))
         _check_side(self.card, size)
-        self.tensor: NDArray[np.floating] = np.zeros((1, 3, size, size), np.float16 if self.card.half else np.float32)
+        self.tensor: NDArray[np.uint8] = np.zeros((1, 3, size, size), np.uint8)
         loaded = time.perf_counter()
         with _readable(path):
-            warm: NDArray[np.floating] = self._session.run(None, {signature.input_name: self.tensor})[0]
+            name = self._session.get_inputs()[0].name
+            warm: NDArray[np.floating] = self._session.run(None, {name: self.tensor})[0]
             # Memory of our own: that of `warm` belongs to a session that a fallback may replace.
             self._output = warm.copy()
             self._binding = self._bind()
         self._times = ((loaded - started) * 1e3, (time.perf_counter() - loaded) * 1e3)
-        self._sha256 = sha256(path)
 
     @property
     def info(self) -> SessionInfo:
         """The file, the provider that runs it now, and what loading and the warm-up took."""
         load_ms, warm_ms = self._times
-        size = self.tensor.shape[-1]
-        return SessionInfo(self.card.path, self._sha256, size, self._provider, load_ms=load_ms, warm_ms=warm_ms)
+        return SessionInfo(
+            path=self.card.path,
+            sha256=self._sha256,
+            size=self.tensor.shape[-1],
+            provider=self.provider,
+            load_ms=load_ms,
+            warm_ms=warm_ms,
+            fallback=self.fallback,
+        )
 
     def run(self) -> NDArray[np.floating]:
         """Run the model on `tensor`; return its output, which the next run overwrites.
@@ -84,12 +108,13 @@ class Session:
         return (time.perf_counter() - start) * 1e3
 
     def _fall_back(self, error: Exception) -> None:
-        if self._provider == "cpu":
+        if self.provider == "cpu":
             raise ModelError(f"{self.card.path}: onnxruntime cannot run it: {_first_line(error)}") from error
-        _log.warning("provider %s failed, going on with cpu: %s", self._provider, _first_line(error))
+        self.fallback = f"{self.provider} failed while running: {_first_line(error)}"
+        _log.warning("provider %s; going on with cpu", self.fallback)
         with _readable(self.card.path):
-            self._session = _open(self.card.path, "cpu", self._threads)
-            self._provider = "cpu"
+            self._session = _open(_File.read(self.card.path), "cpu", self._threads)
+            self.provider = "cpu"
             self._binding = self._bind()
             self._session.run_with_iobinding(self._binding)
 
@@ -118,9 +143,18 @@ def sha256(path: str) -> str:
 
 
 def installed_providers() -> tuple[str, ...]:
-    """Return the names of the providers that this machine's onnxruntime has, `cpu` last."""
-    there = set(ort.get_available_providers())
-    return tuple(name for name, provider in PROVIDERS.items() if provider.library_name in there)
+    """Return the names of the providers that onnxruntime has on this machine, itself or by a plugin, `cpu` last."""
+    return tuple(name for name, provider in PROVIDERS.items() if _is_there(provider))
+
+
+def why_absent(name: str) -> str | None:
+    """Return why a provider cannot be used here and how to get it; None for one that is installed."""
+    provider = PROVIDERS[name]
+    if _is_there(provider):
+        return None
+    if provider.plugin is not None and importlib.util.find_spec(provider.plugin) is not None:
+        return f"{name} has no device on this machine, though {provider.plugin} is installed; {provider.advice}"
+    return f"{name} is not installed; {provider.advice}"
 
 
 def runtime_version() -> str:
@@ -128,17 +162,67 @@ def runtime_version() -> str:
     return str(ort.__version__)
 
 
-def _open(path: str, provider: str, threads: int) -> ort.InferenceSession:
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A model file as it is loaded: with an input of bytes, and what its own input was if that could be replaced."""
+
+    folder: str
+    sha256: str
+    content: bytes
+    own: OwnInput | None
+
+    @classmethod
+    def read(cls, path: str) -> "_File":
+        content = Path(path).read_bytes()
+        return cls(str(Path(path).parent), hashlib.sha256(content).hexdigest(), *with_byte_input(content))
+
+
+def _open(file: _File, name: str, threads: int) -> ort.InferenceSession:
     options = _quiet_options()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
-    chosen = PROVIDERS[provider]
-    session = ort.InferenceSession(path, options, providers=[(chosen.library_name, chosen.options(threads))])
-    if session.get_providers()[0] != chosen.library_name:
-        raise RuntimeError(f"provider {provider} did not start")
+    # Where the weights are in files of their own, they lie beside the model.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", file.folder)
+    provider = PROVIDERS[name]
+    if provider.library_name in _BUILT_IN:
+        built_in = [(provider.library_name, provider.options(threads))]
+        session = ort.InferenceSession(file.content, options, providers=built_in)
+    else:
+        options.add_provider_for_devices(_plugin_devices(provider), provider.options(threads))
+        session = ort.InferenceSession(file.content, options)
+    if session.get_providers()[0] != provider.library_name:
+        raise RuntimeError(f"provider {name} did not start")
     session.disable_fallback()
     return session
+
+
+def _is_there(provider: Provider) -> bool:
+    return provider.library_name in _BUILT_IN or bool(_plugin_devices(provider))
+
+
+@cache
+def _plugin_devices(provider: Provider) -> list[Any]:
+    """Return the processors on which the provider's plugin runs; none without a plugin, or where it cannot be used."""
+    if provider.plugin is None or importlib.util.find_spec(provider.plugin) is None:
+        return []
+    if not hasattr(ort, "register_execution_provider_library"):
+        _log.warning("%s needs a newer onnxruntime than %s", provider.plugin, runtime_version())
+        return []
+    try:
+        _register(provider.plugin)
+        devices = ort.get_ep_devices()
+    except _UNUSABLE as error:
+        _log.warning("%s cannot be used: %s", provider.plugin, _first_line(error))
+        return []
+    cpu = ort.OrtHardwareDeviceType.CPU
+    return [one for one in devices if one.ep_name == provider.library_name and one.device.type == cpu]
+
+
+@cache
+def _register(plugin: str) -> None:
+    """Make onnxruntime load a plugin, which it takes once in a process."""
+    ort.register_execution_provider_library(plugin, importlib.import_module(plugin).get_library_path())
 
 
 def _quiet_options() -> ort.SessionOptions:
@@ -147,16 +231,19 @@ def _quiet_options() -> ort.SessionOptions:
     return options
 
 
-def _signature(path: str, session: ort.InferenceSession) -> Signature:
-    """Read what the model says of itself; an output whose shape is open is learned from one inference."""
+def _signature(path: str, session: ort.InferenceSession, own: OwnInput | None = None) -> Signature:
+    """Read what the model says of itself, with the input `own` that the file has where another replaces it; an output
+    whose shape is open is learned from one inference.
+    """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"{path}: expected one input and one output, found {len(inputs)} and {len(outputs)}")
+    given = inputs[0]
     signature = Signature(
         path=path,
-        input_name=inputs[0].name,
-        input_type=inputs[0].type,
-        input_shape=tuple(inputs[0].shape),
+        input_name=own.name if own else given.name,
+        input_type=own.type if own else given.type,
+        input_shape=tuple(given.shape),
         output_name=outputs[0].name,
         output_type=outputs[0].type,
         output_shape=tuple(outputs[0].shape),
@@ -165,8 +252,7 @@ def _signature(path: str, session: ort.InferenceSession) -> Signature:
     probe = probe_shape(signature)
     if probe is None:
         return signature
-    blank = np.zeros(probe, np.float16 if signature.half else np.float32)
-    shape = session.run(None, {signature.input_name: blank})[0].shape
+    shape = session.run(None, {given.name: np.zeros(probe, _KINDS[given.type])})[0].shape
     return replace(signature, output_shape=tuple(shape))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from orion.errors import WorkersLostError
 from orion.handle import Failed
+from orion.report import describe
 from orion.restart import RestartPolicy
 from tests.harness import Collected, scripted_workers, supervised
 
@@ -138,6 +139,16 @@ def test_an_exception_costs_the_frame_and_not_the_worker(tmp_path: Path) -> None
         supervisor.run()
         assert supervisor.streams["cam0"].ledger.accounts().dropped["worker_error"] == 1
     assert collected.named("worker_restarted") == []
+
+
+def test_a_provider_that_gave_way_is_told_with_the_frame(tmp_path: Path) -> None:
+    with supervised(scripted_workers(["provider@3"], tmp_path)) as (supervisor, collected):
+        collected.enough = lambda: len(collected.results) >= 6
+        supervisor.run()
+        (session,) = describe(supervisor)["models"]["sessions"]
+    providers = [result["data"]["metadata"]["provider"] for result in collected.results[:6]]
+    assert providers == ["cpu", "cpu", "second", "second", "second", "second"]
+    assert (session["provider"], session["fallback"]) == ("second", "first is gone")
 
 
 def test_a_boot_failure_is_told_apart_from_a_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,7 +82,7 @@ def test_the_output_is_kept_and_overwritten(tmp_path: Path) -> None:
     session = Session(str(seeing(tmp_path / "m.onnx", 320)), 320, "cpu", threads=1)
     first = session.run()
     before = first.copy()
-    session.tensor[0, 0, 100:200, 50:150] = 1
+    session.tensor[0, 0, 100:200, 50:150] = 255
     assert session.run() is first
     assert not np.array_equal(first, before)
 
@@ -130,15 +130,16 @@ class Failing:
 
 def test_a_provider_that_fails_while_running_gives_way_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     session = Session(str(seeing(tmp_path / "m.onnx", 320)), 320, "cpu", threads=1)
-    session.tensor[:] = 0.7
+    session.tensor[:] = 180
     expected = session.run().copy()
-    session._provider, session._session = "openvino", Failing()
+    session.provider, session._session = "openvino", Failing()
     assert np.array_equal(session.run(), expected)
     assert np.array_equal(session.run(), expected)
     assert session.info.provider == "cpu"
     assert [record.message for record in caplog.records] == [
-        "provider openvino failed, going on with cpu: the device was lost"
+        "provider openvino failed while running: the device was lost; going on with cpu"
     ]
+    assert session.info.fallback == "openvino failed while running: the device was lost"
     session._session = Failing()
     with pytest.raises(ModelError, match="onnxruntime cannot run it: the device was lost"):
         session.run()

@@ -61,6 +61,7 @@ MESSAGES: list[Message] = [
     Ready(INFO),
     BootFailure("ModelError", "no such file", "Traceback ..."),
     FrameResult(7, OUTCOME, 0.25),
+    FrameResult(7, OUTCOME, 0.25, INFO),
     FrameFailure(7, "torn", "generation 4, expected 2", ""),
     Prepare(3, DetectorSpec("/a", "/b", 0.5, 0.45, ("person", "dog"), "cpu", 2)),
     Commit(3),
