@@ -27,7 +27,7 @@ from orion.outlet import Outlets, Painter
 from orion.posts import BusEvent, CommandReceived, Post, StopRequested
 from orion.results import ResultWriter
 from orion.signals import STOP_SIGNALS
-from orion.source import make_source
+from orion.sources import make_source
 from orion.stream import RingMaker, Stream
 from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec

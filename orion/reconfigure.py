@@ -12,7 +12,8 @@ from orion.capture import CaptureSettings
 from orion.config import Config, StreamConfig
 from orion.lookup import ModelPair
 from orion.messages import DetectorSpec
-from orion.source import Source, make_source
+from orion.source import Source
+from orion.sources import make_source
 from orion.stream import Stream, StreamSettings
 
 

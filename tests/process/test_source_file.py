@@ -9,7 +9,8 @@ import pytest
 
 from orion.errors import EXIT_RESOURCE, SourceError
 from orion.messages import Pixels
-from orion.source import SourceInfo, make_source
+from orion.source import SourceInfo
+from orion.sources import make_source
 from tests.videos import picture, write_video
 
 
