@@ -75,11 +75,11 @@ def run(base: Config, config: Config) -> int:
             for stream in config.streams
         ]
         supervisor = Supervisor(_settings(config, identity, specs), streams, rings, mailbox, outlets)
+        stack.callback(lambda: ending.append(_show_summary(supervisor)))
+        stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
         commands = Commands(supervisor, base, config, persist.changes_file(identity.instance_id))
         supervisor.controller = commands
         supervisor.extra = lambda: commands.describe() | {"emitter": None if bus is None else asdict(bus.stats)}
-        stack.callback(lambda: ending.append(_show_summary(supervisor)))
-        stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
         supervisor.run()
     return EXIT_OK
 
