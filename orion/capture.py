@@ -79,12 +79,13 @@ class Outbound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """How a stream is read. `rate_hz` and `frames` None set no limit."""
+    """How a stream is read. `rate_hz` and `frames` None set no limit; `wall_ns` gives timestamps and nothing else."""
 
     every_frame: bool = False
     frames: int | None = None
     rate_hz: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
+    wall_ns: Callable[[], int] = time.time_ns
 
 
 class Capture:
@@ -258,7 +259,7 @@ class Capture:
         if picture is not destination:
             self._take_other_size(picture)
         self._await_pace(pace)
-        captured_ns, captured_wall_ns = time.monotonic_ns(), time.time_ns()
+        captured_ns, captured_wall_ns = time.monotonic_ns(), self._settings.wall_ns()
         stream_time_s = self._source.stream_time_s
         if self._vitals is not None:
             self._tell(self._vitals.seen(picture, captured_ns / 1e9))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orion import app, log
+from orion import app, lock, log, lookup
 from orion.broker import EmbeddedBroker
 from orion.bus import Bus
 from orion.commands import Commands
@@ -113,8 +113,8 @@ def descriptors() -> int:
 
 STEPS: tuple[tuple[Any, str, int], ...] = (
     (InstanceLock, "__enter__", 0),
-    (app.lock, "remove_leftover_segments", 1),
-    (app.lookup, "find_pair", 1),
+    (lock, "remove_leftover_segments", 1),
+    (lookup, "find_pair", 1),
     (EmbeddedBroker, "start", 1),
     (InstanceLock, "update", 2),
     (Bus, "start", 2),
