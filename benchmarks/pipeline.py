@@ -31,7 +31,8 @@ from orion.lookup import ModelPair
 from orion.mailbox import Mailbox
 from orion.messages import AttentionSettings, Crop, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
 from orion.posts import Post
-from orion.source import Source, SourceInfo, make_source
+from orion.source import Source, SourceInfo
+from orion.sources import make_source
 from orion.stream import RingMaker, Stream, StreamSettings
 from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec

@@ -30,7 +30,7 @@ from orion.outlet import Outlets, Painter
 from orion.posts import BusEvent, CommandReceived, Post, StopRequested
 from orion.results import ResultWriter
 from orion.signals import STOP_SIGNALS
-from orion.source import make_source
+from orion.sources import make_source
 from orion.stream import RingMaker, Stream
 from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec
@@ -78,11 +78,11 @@ def run(base: Config, config: Config) -> int:
             for stream in config.streams
         ]
         supervisor = Supervisor(_settings(config, identity, specs), streams, rings, mailbox, outlets)
+        stack.callback(lambda: ending.append(_show_summary(supervisor)))
+        stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
         commands = Commands(supervisor, base, config, persist.changes_file(identity.instance_id))
         supervisor.controller = commands
         supervisor.extra = lambda: commands.describe() | {"emitter": None if bus is None else asdict(bus.stats)}
-        stack.callback(lambda: ending.append(_show_summary(supervisor)))
-        stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
         supervisor.run()
     return EXIT_OK
 

@@ -18,6 +18,7 @@ from orion.messages import Pixels
 from orion.pacing import RateLimiter, RealTimePace
 from orion.ring import Ring
 from orion.source import Source, SourceInfo
+from orion.vitals import Finding, Vitals
 
 _TIMED_BY_THEMSELVES = {"file", "demo"}
 
@@ -55,7 +56,15 @@ class StreamFailed:
     error: OrionError
 
 
-CaptureEvent = StreamOpened | StreamLost | StreamEnded | StreamFailed
+@dataclass(frozen=True, slots=True)
+class StreamCondition:
+    """The source delivers, and is found frozen, slow, or well again."""
+
+    stream_id: str
+    finding: Finding
+
+
+CaptureEvent = StreamOpened | StreamLost | StreamEnded | StreamFailed | StreamCondition
 
 
 class Outbound(Protocol):
@@ -70,12 +79,13 @@ class Outbound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """How a stream is read. `rate_hz` and `frames` None set no limit."""
+    """How a stream is read. `rate_hz` and `frames` None set no limit; `wall_ns` gives timestamps and nothing else."""
 
     every_frame: bool = False
     frames: int | None = None
     rate_hz: float | None = None
     backoff: Backoff = field(default_factory=Backoff)
+    wall_ns: Callable[[], int] = time.time_ns
 
 
 class Capture:
@@ -105,6 +115,7 @@ class Capture:
         self._over = True
         """The thread takes no other source any more."""
         self.limiter = RateLimiter(settings.rate_hz)
+        self._vitals: Vitals | None = None
         self._ring: Ring | None = None
         self._slot: Slot | None = None
         self._seq = first_seq
@@ -211,6 +222,9 @@ class Capture:
         self._continuous = False
         paced = self._source.kind in _TIMED_BY_THEMSELVES and not self._settings.every_frame
         pace = RealTimePace() if paced else None
+        # Files and the demo may well show the same picture twice, and who waits for workers sets the rate.
+        watched = self._source.kind in {"network", "device"}
+        self._vitals = Vitals(None if self._settings.every_frame else info.fps) if watched else None
         self._use_ring(info.width, info.height)
         while not self._disturbed.is_set() and self._seq != self._end_seq:
             if self._ledger.paused and not self._settings.every_frame:
@@ -229,6 +243,8 @@ class Capture:
         if not self._source.skip():
             return False
         self._await_pace(pace)
+        if self._vitals is not None:
+            self._tell(self._vitals.passed(time.monotonic()))
         self._ledger.skip(reason)
         self._seq += 1
         return True
@@ -244,8 +260,10 @@ class Capture:
         if picture is not destination:
             self._take_other_size(picture)
         self._await_pace(pace)
-        captured_ns, captured_wall_ns = time.monotonic_ns(), time.time_ns()
+        captured_ns, captured_wall_ns = time.monotonic_ns(), self._settings.wall_ns()
         stream_time_s = self._source.stream_time_s
+        if self._vitals is not None:
+            self._tell(self._vitals.seen(picture, captured_ns / 1e9))
         frame = Frame(
             frame_seq=self._seq,
             generation=self._ring.finish(self._slot.index),
@@ -261,6 +279,11 @@ class Capture:
         self._slot = self._ledger.offer(self._slot, frame)
         self._supervisor.wake()
         return True
+
+    def _tell(self, finding: Finding | None) -> None:
+        """Post what was found of the source, if anything."""
+        if finding is not None:
+            self._supervisor.post(StreamCondition(self._stream_id, finding))
 
     def _take_other_size(self, picture: Pixels) -> None:
         """Make a ring for a picture that did not fit into the slot, and put it there."""

@@ -22,7 +22,8 @@ from orion.handle import WorkerProcess
 from orion.lock import read_lock
 from orion.messages import BootFailure, DetectorInfo, DetectorSpec, Ready, Stop
 from orion.mqtt import Accepted, Connection, Endpoint, Lost, MqttError, TlsSettings
-from orion.source import SourceInfo, make_source
+from orion.source import SourceInfo
+from orion.sources import make_source
 from orion.worker import WorkerSpec
 
 _DETECTOR = "workers.person:PersonDetector"

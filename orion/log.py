@@ -27,10 +27,18 @@ _MOST_KEPT = 256
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 
 
-def setup(level: str, format: Literal["text", "json"], instance_id: str) -> None:  # noqa: A002 - the configuration's word
-    """Log to stderr from `level` on (debug, info, warning, error); what was set up before is replaced."""
+def setup(
+    level: str,
+    format: Literal["text", "json"],  # noqa: A002 - the configuration's word
+    instance_id: str,
+    worker_id: str | None = None,
+) -> None:
+    """Log to stderr from `level` on (debug, info, warning, error); what was set up before is replaced.
+
+    Each line names the instance, and the worker in whose process it arose.
+    """
     handler = CollapsingHandler()
-    handler.setFormatter(JsonFormatter(instance_id) if format == "json" else TextFormatter())
+    handler.setFormatter((JsonFormatter if format == "json" else TextFormatter)(instance_id, worker_id))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in PROJECT:
         logging.getLogger(name).setLevel(level.upper())
@@ -49,11 +57,12 @@ class Collapser:
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         self._window_s = window_s
-        self._seen: OrderedDict[tuple[str, int, str], _Repeats] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, int, str, str | None, str | None], _Repeats] = OrderedDict()
 
     def admit(self, record: logging.LogRecord, now_s: float) -> bool:
         """Return whether to write the record; if not, it is counted."""
-        key = (record.name, record.levelno, record.getMessage())
+        about = vars(record)
+        key = (record.name, record.levelno, record.getMessage(), about.get("stream"), about.get("worker"))
         seen = self._seen.get(key)
         if seen is None:
             self._seen[key] = _Repeats(record, now_s)
@@ -113,22 +122,31 @@ class CollapsingHandler(logging.StreamHandler):  # type: ignore[type-arg]
             super().emit(record)
 
 
-class TextFormatter(logging.Formatter):
-    """`time [LEVEL] text`, in one line."""
+class _Formatter(logging.Formatter):
+    """What both formats know beside the record."""
+
+    def __init__(self, instance_id: str, worker_id: str | None = None) -> None:
+        super().__init__()
+        self._process = {"instance": instance_id} | ({} if worker_id is None else {"worker": worker_id})
+
+    def _about(self, record: logging.LogRecord) -> dict[str, str]:
+        """Return who a record is about; what it says itself goes before what is known of the process."""
+        own = {name: str(vars(record)[name]) for name in FIELDS if vars(record).get(name) is not None}
+        return self._process | own
+
+
+class TextFormatter(_Formatter):
+    """`time [LEVEL] text instance=...`, in one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        about = "".join(f" {name}={value}" for name, value in _fields(record).items())
+        about = "".join(f" {name}={value}" for name, value in self._about(record).items())
         text = f"{_time(record)} [{record.levelname}] {record.getMessage()}{about}"
         return _one_line(mask_text("\n".join([text, *_trace(self, record)])))
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """One JSON object a line: time, level, logger, message, instance, and what the record says of itself."""
-
-    def __init__(self, instance_id: str) -> None:
-        super().__init__()
-        self._instance_id = instance_id
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -137,8 +155,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": mask_text(record.getMessage()),
-            "instance": self._instance_id,
-            **_fields(record),
+            **self._about(record),
         }
         if trace := _trace(self, record):
             event["exception"] = mask_text("\n".join(trace))
@@ -148,10 +165,6 @@ class JsonFormatter(logging.Formatter):
 def mask_text(text: str) -> str:
     """Return the text with the credentials in all its addresses hidden."""
     return _ADDRESS.sub(lambda address: uri.mask(address[0]), text)
-
-
-def _fields(record: logging.LogRecord) -> dict[str, str]:
-    return {name: str(vars(record)[name]) for name in FIELDS if vars(record).get(name) is not None}
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:

@@ -13,7 +13,8 @@ from orion.config import Config, StreamConfig
 from orion.lookup import ModelPair
 from orion.messages import DetectorSpec
 from orion.restart import RestartPolicy
-from orion.source import Source, make_source
+from orion.source import Source
+from orion.sources import make_source
 from orion.stream import Stream, StreamSettings
 
 

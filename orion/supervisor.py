@@ -6,12 +6,12 @@ due, and hands waiting frames to idle workers. Nothing in a turn blocks.
 import logging
 import selectors
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orion import dispatch, report, restart
-from orion.capture import CaptureEvent, StreamEnded, StreamFailed, StreamLost, StreamOpened
+from orion.capture import CaptureEvent, StreamCondition, StreamEnded, StreamFailed, StreamLost, StreamOpened
 from orion.crew import Crew
 from orion.errors import ModelError, OrionError, WorkersLostError
 from orion.handle import Busy, Idle, WorkerHandle
@@ -24,10 +24,18 @@ from orion.results import publishable, timestamp
 from orion.source import Source
 from orion.stream import RingMaker, Stream, StreamSettings
 from orion.telemetry import Latencies
+from orion.vitals import Finding
 from orion.worker import WorkerSpec
 
 _log = logging.getLogger(__name__)
 
+_EVENT_LEVELS = {
+    "ready": logging.INFO,
+    "stream_restored": logging.INFO,
+    "worker_restarted": logging.WARNING,
+    "model_reloaded": logging.INFO,
+    "worker_failed": logging.ERROR,
+}
 _TICK_S = 0.5
 _JOIN_S = 1.0
 """What a capture thread gets that sits in a native call."""
@@ -136,7 +144,8 @@ class Supervisor:
                     if self.controller is not None:
                         self.controller.receive(payload, size)
                 case BusEvent(event=event, fields=fields):
-                    self._report(event, **fields)
+                    # The bus has logged it already.
+                    self._publish(event, fields)
                 case _:
                     self._handle_capture(post)
 
@@ -148,22 +157,32 @@ class Supervisor:
         match event:
             case StreamOpened(info=info, again=again):
                 stream.info, stream.state = info, "running"
-                _log.info("%s: %dx%d from %s", stream.stream_id, info.width, info.height, stream.settings.uri)
+                _log.info(
+                    "%dx%d from %s", info.width, info.height, stream.settings.uri, extra={"stream": stream.stream_id}
+                )
                 if again:
                     self._report("stream_restored", stream_id=stream.stream_id, reason="the source is back")
             case StreamLost(reason=reason, retry_s=retry_s):
                 stream.state = "lost"
-                _log.warning("%s: %s; next attempt in %.1f s", stream.stream_id, reason, retry_s)
+                _log.debug("next attempt in %.1f s", retry_s, extra={"stream": stream.stream_id})
                 self._report("stream_lost", stream_id=stream.stream_id, reason=reason)
+            case StreamCondition(finding=finding):
+                self._note_condition(stream, finding)
             case StreamEnded():
                 stream.state = "ended"
             case StreamFailed(error=error):
                 stream.state = "failed"
                 if stream.by_command:
-                    _log.error("%s: %s", stream.stream_id, error)
                     self._report("stream_lost", stream_id=stream.stream_id, reason=str(error))
                 else:
                     self._finish(f"{stream.stream_id} failed", error)
+
+    def _note_condition(self, stream: Stream, finding: Finding) -> None:
+        """Report a source that delivers, but not as it should, or does so again."""
+        well = finding.condition == "well"
+        stream.state = "running" if finding.condition == "well" else finding.condition
+        name = "stream_restored" if well else f"stream_{finding.condition}"
+        self._report(name, stream_id=stream.stream_id, reason=finding.reason)
 
     # What commands do.
 
@@ -217,7 +236,6 @@ class Supervisor:
         self.info = info
         if handle.times_ready:
             recovery_ms = (time.monotonic() - (handle.down_since_s or time.monotonic())) * 1e3
-            _log.info("%s is back after %.0f ms", handle.worker_id, recovery_ms)
             self._report(
                 "worker_restarted",
                 worker_id=handle.worker_id,
@@ -243,15 +261,10 @@ class Supervisor:
         stream = self._leased.pop(busy.lease_id)
         if isinstance(answer, FrameFailure):
             handle.frames_dropped += 1
-            _log.error(
-                "%s: frame %d of %s failed (%s): %s\n%s",
-                handle.worker_id,
-                busy.lease.frame.frame_seq,
-                busy.stream_id,
-                answer.reason,
-                answer.message,
-                answer.traceback,
-            )
+            frame_seq = busy.lease.frame.frame_seq
+            trace_id = f"{self.settings.run_id}-{busy.stream_id}-{frame_seq}"
+            about = {"stream": busy.stream_id, "worker": handle.worker_id, "trace_id": trace_id}
+            _log.error("a frame failed (%s): %s\n%s", answer.reason, answer.message, answer.traceback, extra=about)
             stream.ledger.give_back(busy.lease, answer.reason)
         else:
             self._complete(handle, stream, busy, answer)
@@ -286,7 +299,6 @@ class Supervisor:
 
     def failed(self, handle: WorkerHandle, reason: str) -> None:
         """Move the streams of a worker that is given up; without any worker left, give up altogether."""
-        _log.error("%s is given up: %s", handle.worker_id, reason)
         self._report("worker_failed", worker_id=handle.worker_id, reason=reason)
         self._assign()
         if not self.crew.usable():
@@ -358,9 +370,14 @@ class Supervisor:
         }
 
     def _report(self, event: str, **fields: Any) -> None:
-        """Publish an event on the health topic."""
+        """Log an event and publish it on the health topic."""
+        about = {"stream": fields.get("stream_id"), "worker": fields.get("worker_id")}
+        _log.log(_EVENT_LEVELS.get(event, logging.WARNING), "%s: %s", event, fields["reason"], extra=about)
+        self._publish(event, fields)
+
+    def _publish(self, event: str, fields: Mapping[str, Any]) -> None:
         base = {"event": event, "instance_id": self.settings.instance_id, "run_id": self.settings.run_id}
-        self.outlet.event(base | fields | {"timestamp": timestamp(time.time_ns())})
+        self.outlet.event({**base, **fields, "timestamp": timestamp(time.time_ns())})
 
     # The end.
 

@@ -143,7 +143,7 @@ class View:
 
     def _hear_event(self, event: str, message: Mapping[str, Any]) -> str:
         stream_id = message.get("stream_id")
-        states = {"stream_lost": "lost", "stream_frozen": "frozen", "stream_restored": "running"}
+        states = {"stream_lost": "lost", "stream_frozen": "frozen", "stream_slow": "slow", "stream_restored": "running"}
         if isinstance(stream_id, str) and event in states:
             self._stream(stream_id).state = states[event]
         moment = str(message.get("timestamp", ""))[11:19]

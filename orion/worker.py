@@ -99,7 +99,7 @@ def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lifeline.die_with_parent(spec.parent_pid)
     _share_arenas()
-    log.setup(spec.log_level, spec.log_format, spec.instance_id)
+    log.setup(spec.log_level, spec.log_format, spec.instance_id, spec.worker_id)
     channel = Channel(end, blocking=True)
     detector = _boot(spec, channel)
     if detector is None:

@@ -13,7 +13,7 @@ from orion.mailbox import Mailbox
 from orion.messages import AttentionSettings, DetectorSpec, Pixels
 from orion.posts import Post, StopRequested
 from orion.restart import RestartPolicy
-from orion.source import make_source
+from orion.sources import make_source
 from orion.stream import RingMaker, Stream, StreamSettings
 from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec

@@ -29,9 +29,13 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer
 Gst.init(None)
-video, port, user, password = sys.argv[1:]
+video, port, user, password, elements = sys.argv[1:]
 server = GstRtspServer.RTSPServer(address="127.0.0.1", service=port)
-factory = GstRtspServer.RTSPMediaFactoryURI(uri=Gst.filename_to_uri(video))
+if elements:
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_launch(f'( filesrc location="{video}" ! {elements} name=pay0 )')
+else:
+    factory = GstRtspServer.RTSPMediaFactoryURI(uri=Gst.filename_to_uri(video))
 if user:
     auth, token = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "viewer")
@@ -54,7 +58,7 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import Gst, GstRtspServer
 Gst.init(None)
-needed = ("qtdemux", "rtph264pay", "rtpmp4vpay", "h264parse", "mpeg4videoparse")
+needed = ("qtdemux", "rtph264pay", "rtpmp4vpay", "h264parse", "mpeg4videoparse", "tsdemux", "identity")
 print(*(name for name in needed if not Gst.ElementFactory.find(name)))
 """
 
@@ -77,11 +81,13 @@ class RtspServer:
     """Serves a video file over RTSP, from its beginning to each client, at its own pace.
 
     `video` is an MP4 with H.264 or MPEG-4 part 2. Given `login`, the server asks for it. `port` 0 takes a free one; it
-    stays the same over `stop` and `start`.
+    stays the same over `stop` and `start`. GStreamer's `elements`, the payloader last, stand between file and client
+    instead of the usual ones.
     """
 
-    def __init__(self, video: Path, *, login: tuple[str, str] = ("", ""), port: int = 0) -> None:
+    def __init__(self, video: Path, *, login: tuple[str, str] = ("", ""), port: int = 0, elements: str = "") -> None:
         self.video = video
+        self.elements = elements
         self.login = login
         self.port = port
         self._process: subprocess.Popen[str] | None = None
@@ -97,6 +103,7 @@ class RtspServer:
 
     def start(self) -> None:
         arguments = [SYSTEM_PYTHON, "-c", _RTSP_SERVER, str(self.video.absolute()), str(self.port), *self.login]
+        arguments.append(self.elements)
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -143,13 +150,17 @@ class BlackHole:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._socket.getsockname()[1]
 
+    def close(self) -> None:
+        """Break all connections off and refuse further ones. Twice is once."""
+        self._socket.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self.close()
 
 
 class MjpegServer:

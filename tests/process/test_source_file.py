@@ -13,7 +13,8 @@ from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamEnded
 from orion.errors import EXIT_RESOURCE, SourceError
 from orion.ledger import Ledger
 from orion.messages import Pixels
-from orion.source import SourceInfo, make_source
+from orion.source import SourceInfo
+from orion.sources import make_source
 from orion.stream import RingMaker
 from tests.videos import picture, write_video
 

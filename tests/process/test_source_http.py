@@ -6,7 +6,8 @@ import pytest
 
 from orion.errors import SourceError
 from orion.messages import Pixels
-from orion.source import Source, SourceInfo, make_source
+from orion.source import Source, SourceInfo
+from orion.sources import make_source
 from tests.servers import MjpegServer, PlainServer
 from tests.videos import jpeg, picture, write_video
 

@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from orion.device import DeviceSource
 from orion.errors import EXIT_RESOURCE, SourceError
-from orion.source import DeviceSource, SourceInfo, make_source
+from orion.source import SourceInfo
+from orion.sources import make_source
 
 
 def test_a_camera_that_is_absent_says_what_to_check(capfd: pytest.CaptureFixture[str]) -> None:

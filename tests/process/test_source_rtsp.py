@@ -7,7 +7,8 @@ import pytest
 
 from orion.errors import SourceError
 from orion.messages import Pixels
-from orion.source import Source, SourceInfo, make_source
+from orion.source import Source, SourceInfo
+from orion.sources import make_source
 from tests.servers import BlackHole, RtspServer
 from tests.videos import picture, write_video
 

@@ -1,5 +1,6 @@
 """Streams from source to results: pictures that change size, cameras that go and come back, memory that runs out."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -69,6 +70,31 @@ def test_a_camera_that_goes_away_is_lost_and_restored(tmp_path: Path) -> None:
     lost = collected.named("stream_lost")
     assert lost[0]["stream_id"] == "cam0"
     assert lost[0]["reason"]
+
+
+def test_jumps_of_the_wall_clock_change_the_timestamps_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day_ns = 86_400 * 10**9
+    jumps = itertools.cycle((0, 400 * day_ns, -3 * day_ns, 10**9, -(10**9)))
+    real_ns = time.time_ns
+
+    def jumping_ns() -> int:
+        return real_ns() + next(jumps)
+
+    monkeypatch.setattr(time, "time_ns", jumping_ns)
+    monkeypatch.setattr(time, "time", lambda: jumping_ns() / 1e9)
+    settings = CaptureSettings(every_frame=True, frames=60, wall_ns=jumping_ns)
+    with supervised(scripted_workers(["exit@20", ""], tmp_path), capture=settings) as (supervisor, collected):
+        supervisor.run()
+    assert [result["frame_seq"] for result in collected.results] == list(range(60))
+    stamps = [result["timestamp"] for result in collected.results]
+    assert stamps != sorted(stamps)
+    assert len({stamp[:10] for stamp in stamps}) >= 3
+    for result in collected.results:
+        assert 0 <= result["latency"]["queue_ms"] <= result["latency"]["capture_to_result_ms"] < 30_000
+    [restarted] = collected.named("worker_restarted")
+    assert 0 <= restarted["recovery_ms"] < 30_000
 
 
 def test_memory_for_fewer_slots_is_used_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from orion.mailbox import Mailbox
 from orion.messages import DetectorSpec, Pixels
 from orion.posts import Post
 from orion.requests import SCHEMAS
-from orion.source import make_source
+from orion.sources import make_source
 from orion.stream import RingMaker, Stream
 from orion.supervisor import Supervisor, SupervisorSettings
 from orion.worker import WorkerSpec

@@ -16,8 +16,23 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("settings", frozenset({"yaml_file", "keys", "persist", "settings"})),
     (
         "transport and edges",
-        frozenset({"backoff", "figure", "lifeline", "lock", "mailbox", "mjpeg", "mqtt", "paint", "ring", "room"})
-        | {"rtsp", "scene", "signals", "source", "telemetry", "wire"},
+        frozenset(
+            {
+                "backoff",
+                "device",
+                "figure",
+                "lifeline",
+                "lock",
+                "mailbox",
+                "mjpeg",
+                "mqtt",
+                "network",
+                "paint",
+                "ring",
+                "room",
+            }
+        )
+        | {"rtsp", "scene", "signals", "source", "sources", "telemetry", "video", "vitals", "wire"},
     ),
     ("ownership and decisions", frozenset({"ledger", "dispatch", "limits", "pacing", "restart", "swap"})),
     ("control requests", frozenset({"requests", "control", "desk", "changes"})),
@@ -193,4 +208,4 @@ def test_one_module_reads_pictures_from_cameras() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr == "VideoCapture" and name.startswith(("orion", "workers"))
     }
-    assert users == {"orion.source"}
+    assert users == {"orion.video"}

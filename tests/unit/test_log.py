@@ -58,8 +58,8 @@ def written(capsys: pytest.CaptureFixture[str]) -> Written:
 
 
 def test_text_is_time_level_text() -> None:
-    line = TextFormatter().format(record("lost after %d s", 3, stream="cam0", trace_id="t1"))
-    assert line == "1970-01-01T00:00:00.250Z [ERROR] lost after 3 s stream=cam0 trace_id=t1"
+    line = TextFormatter("hall-2").format(record("lost after %d s", 3, stream="cam0", trace_id="t1"))
+    assert line == "1970-01-01T00:00:00.250Z [ERROR] lost after 3 s instance=hall-2 stream=cam0 trace_id=t1"
 
 
 def test_json_says_who() -> None:
@@ -75,7 +75,7 @@ def test_json_says_who() -> None:
     }
 
 
-@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter("orion")])
+@pytest.mark.parametrize("formatter", [TextFormatter("orion"), JsonFormatter("orion")])
 def test_a_traceback_stays_in_the_events_line(formatter: logging.Formatter) -> None:
     try:
         dict[str, int]()["rtsp://anna:geheim@cam/live\nsecond line"]
@@ -99,7 +99,7 @@ def test_a_traceback_stays_in_the_events_line(formatter: logging.Formatter) -> N
     ],
 )
 def test_credentials_are_hidden_wherever_they_stand(text: str) -> None:
-    for formatter in (TextFormatter(), JsonFormatter("orion")):
+    for formatter in (TextFormatter("orion"), JsonFormatter("orion")):
         lines = [formatter.format(record(text)), formatter.format(record("%s", text))]
         assert not [line for line in lines if "geheim" in line]
         assert all("lost" in line and "cam-302" in line for line in lines)
@@ -125,6 +125,14 @@ def test_a_collapser_tells_levels_and_values_apart() -> None:
     assert collapser.admit(record("lost %d", 2), 0)
     assert collapser.admit(record("lost %d", 1, level=logging.WARNING), 0)
     assert not collapser.admit(record("lost 1"), 0)
+
+
+def test_a_collapser_tells_streams_and_workers_apart() -> None:
+    collapser = Collapser()
+    assert collapser.admit(record("lost", stream="cam0"), 0)
+    assert collapser.admit(record("lost", stream="cam1"), 0)
+    assert collapser.admit(record("lost", worker="w0"), 0)
+    assert not collapser.admit(record("lost", stream="cam1"), 0)
 
 
 def test_a_collapser_keeps_a_bounded_number() -> None:
@@ -177,10 +185,13 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.mark.usefixtures("logging_as_before")
 def test_the_level_is_the_projects_and_others_only_warn(capsys: pytest.CaptureFixture[str]) -> None:
-    log.setup("debug", "text", "orion")
+    log.setup("debug", "text", "orion", "w1")
     logging.getLogger("orion.capture").debug("ours")
     logging.getLogger("amqtt").info("theirs")
     logging.getLogger("amqtt").warning("their warning")
     output = capsys.readouterr()
     assert output.out == ""
-    assert [line.split("] ")[1] for line in output.err.splitlines()] == ["ours", "their warning"]
+    assert [line.split("] ")[1] for line in output.err.splitlines()] == [
+        "ours instance=orion worker=w1",
+        "their warning instance=orion worker=w1",
+    ]

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orion.errors import EXIT_USAGE, ConfigError
-from orion.source import StreamClock, make_source
+from orion.source import StreamClock
+from orion.sources import make_source
 
 
 def times(fps: float | None, positions: list[float]) -> list[float]:
