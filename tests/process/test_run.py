@@ -132,8 +132,9 @@ def test_a_source_black_holed_in_a_native_call_does_not_hold_the_exit_up(tmp_pat
 
 
 def test_a_network_source_that_is_down_is_retried(tmp_path: Path) -> None:
-    with running(tmp_path, "--source", "rtsp://user:secret@127.0.0.1:1/x") as instance:
+    with running(tmp_path, "--source", "rtsp://user:secret@127.0.0.1:1/x", ORION_LOG__LEVEL="debug") as instance:
         until(lambda: instance.errors().count("next attempt in") >= 2, "two attempts")
+        assert instance.errors().count("] stream_lost: ") == 1, "the same loss again is only counted"
         assert instance.process.poll() is None
         assert instance.stop() == 0
         assert "secret" not in instance.errors()
