@@ -115,10 +115,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the order and the phases (default: 1)")
     parser.add_argument("--short", action="store_true", help="a handful of faults only")
     parser.add_argument("--all-phases", action="store_true", help="workers' faults in every phase")
+    parser.add_argument("--only", metavar="TEXT", help="faults whose name has this in it, each phase of workers' too")
     chosen = parser.parse_args()
     _make_private()
     chance = random.Random(chosen.seed)
-    wanted = _short() if chosen.short else faults(chance, all_phases=chosen.all_phases)
+    wanted = _short() if chosen.short else faults(chance, all_phases=chosen.all_phases or chosen.only is not None)
+    if chosen.only is not None:
+        wanted = [fault for fault in wanted if chosen.only in fault.name]
     chance.shuffle(wanted)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -18,6 +18,8 @@ from benchmarks.rig import Instance, Key, Listener, Mosquitto, TimeOverError, al
 STREAMS = ("cam0", "cam1")
 _GONE_S, _STOP_S = 2.0, 5.0
 _OUTAGE_S = 4.0
+_ARRIVE_S = 60.0
+"""After an outage the next attempt to connect may be half a minute away."""
 _PHASES = ("idle", "reading", "inferring", "loading", "preparing", "committing")
 _WORKER_FAULTS = ("sigkill", "sigsegv", "exit", "sigstop", "spin", "half", "malformed", "oversized", "version",
                   "flood", "grow", "exception")  # fmt: skip
@@ -95,7 +97,11 @@ class Chaos:
 
     def await_results(self, written: set[Key]) -> None:
         """Wait until all of these were heard."""
-        wait_until(lambda: written <= self.listener.results.keys(), "every result arrives", 30.0)
+        try:
+            wait_until(lambda: written <= self.listener.results.keys(), "every result arrives", _ARRIVE_S)
+        except TimeOverError as error:
+            missing = sorted(key[1:] for key in written - self.listener.results.keys())
+            raise TimeOverError(f"{error}: {len(missing)} are missing, the first {missing[:5]}") from None
 
 
 def _worker_fault(fault: str, phase: str) -> Fault:

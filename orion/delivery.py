@@ -65,6 +65,8 @@ class Lane:
         self._opens_at: float | None = None
         self._was_connected = False
         self._outbox_retry_at = 0.0
+        """For writing. A disk that is full can be read: what is on it must not wait until there is room again."""
+        self._read_retry_at = 0.0
         self._remove_at = 0.0
         self._credit = _Credit(_REPLAY_PER_S, _REPLAY_BURST)
         self._accepted = self._acknowledged = self._dropped = self._stored = self._replayed = 0
@@ -191,7 +193,7 @@ class Lane:
             times.append(max(self._remove_at, self._outbox_retry_at))
         if self._opens_at is not None and self._on_wire() < _WINDOW:
             if self._unread_rows():
-                times.append(max(self._opens_at, self._credit.refilled_at(now), self._outbox_retry_at))
+                times.append(max(self._opens_at, self._credit.refilled_at(now), self._read_retry_at))
             elif self._waiting:
                 times.append(self._opens_at)
         return min(times)
@@ -235,7 +237,7 @@ class Lane:
     def _fetch(self, now: float) -> bool:
         """Have the next messages of the outbox at hand; returns whether there are any."""
         assert self._outbox is not None
-        if now < self._outbox_retry_at:
+        if now < self._read_retry_at:
             return bool(self._fetched)
         try:
             while not self._fetched and self._unread_rows():
@@ -245,7 +247,8 @@ class Lane:
                 if not self._fetched:
                     self._cursor = read[-1][0] if read else self._outbox.last_row
         except OutboxError as error:
-            self._outbox_failed(error, now)
+            self.outbox_fault = str(error)
+            self._read_retry_at = now + _OUTBOX_RETRY_S
         return bool(self._fetched)
 
     def _remove_done(self, now: float) -> None:

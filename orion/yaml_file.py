@@ -23,7 +23,7 @@ _HEX_OR_OCTAL = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII)
 _MOST_DIGITS = 400
-_MOST_VALUES = 100_000
+_MOST_VALUES = 20_000
 """Aliases of aliases make billions of values of a few lines."""
 
 

@@ -71,7 +71,7 @@ def _skip(stream: BinaryIO, length: int) -> None:
 def _parse_line(line: bytes) -> Command:
     try:
         message = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WireError(f"a line is not JSON: {error}") from error
     return _command(message)
 
@@ -79,7 +79,7 @@ def _parse_line(line: bytes) -> Command:
 def _parse(body: bytes) -> Frame | Command:
     try:
         message = msgpack.unpackb(body)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, msgpack.UnpackException, RecursionError) as error:
         raise WireError(f"a message is not MsgPack: {error or type(error).__name__}") from error
     if not isinstance(message, dict):
         raise WireError(f"a message is a {type(message).__name__}, not a map")
@@ -104,7 +104,7 @@ def _frame(message: dict[str, Any]) -> Frame:
     if not isinstance(roi, dict):
         raise WireError("roi_processing is a map")
     pixels = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-    return Frame(pixels, meta, 320 if roi.get("target_size") in {320, "320"} else 640, _crop(roi))
+    return Frame(pixels, meta, 320 if roi.get("target_size") in (320, "320") else 640, _crop(roi))
 
 
 def _side(message: dict[str, Any], name: str) -> int:

@@ -4,7 +4,7 @@ import itertools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -329,3 +329,36 @@ class _World:
         lost = max(0, unacknowledged - self._inherited)
         assert lost < STORE_AT
         self.may_be_lost |= set(range(self.added - lost, self.added))
+
+
+class FullOutbox(Outbox):
+    """One whose disk has become full: what is on it can be read, and nothing can be written."""
+
+    full = False
+
+    def append(self, messages: Sequence[OutgoingMessage]) -> tuple[list[int], int]:
+        if self.full:
+            raise OutboxError("the disk is full")
+        return super().append(messages)
+
+
+def test_what_is_on_a_full_disk_is_replayed_all_the_same(tmp_path: Path) -> None:
+    outbox = FullOutbox(tmp_path / "outbox.sqlite3", 1000)
+    lane = Lane(outbox)
+    wire = Wire(lane)
+    add_all(lane, range(100), 0.0)
+    lane.tick(1.0)
+    outbox.full = True
+    lane.connected(10.0)
+    now, more = 10.0, 100
+    while now < 12.0:
+        # There is always something that waits to be stored, as on a camera that goes on.
+        add_all(lane, [more], now - 5.0)
+        more += 1
+        lane.tick(now)
+        wire.send(now)
+        wire.answer()
+        now += 0.05
+    assert lane.outbox_fault is not None
+    assert wire.numbers() == list(range(more)), "in order, and what came after it"
+    lane.close(13.0)
