@@ -52,7 +52,7 @@ def _spin() -> NoReturn:
 def _flood() -> NoReturn:
     with _socket() as end:
         while True:
-            end.send(msgpack.packb([wire.VERSION, "Ready", {}]))
+            end.send(msgpack.packb([wire.VERSION, "Ready", []]))
 
 
 def _hang_up() -> NoReturn:

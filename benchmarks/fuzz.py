@@ -298,7 +298,10 @@ def _in_process(target: str, count: int, seed: int) -> Tally:
 
 def _feed(target: str, count: int, seed: int, result: Connection) -> None:
     """Feed inputs in this process, and send the tally."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    # What is tried prints, onnxruntime to stdout too, which is the report's.
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
     chance = random.Random(seed)
     tally, failures = Tally(), Counter[str]()
     for attempt in TARGETS[target]():

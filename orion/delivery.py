@@ -263,6 +263,7 @@ class Lane:
         except OutboxError as error:
             self._outbox_failed(error, now)
             return
+        self.outbox_fault = None
         self._done.clear()
 
     def _outbox_failed(self, error: OutboxError, now: float) -> None:
