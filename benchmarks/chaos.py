@@ -32,7 +32,7 @@ from benchmarks.rig import (
     write_models,
 )
 
-_SHARED_MB, _STATE_KB = 64, 512
+_SHARED_MB, _STATE_KB = 64, 4096
 _SHORT = ("worker sigkill, inferring", "worker sigstop, idle", "broker killed", "camera down", "supervisor sigkill",
           "/dev/shm full")  # fmt: skip
 

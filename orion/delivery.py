@@ -150,6 +150,9 @@ class Lane:
 
     def tick(self, now: float) -> None:
         """Move to the outbox what has waited too long, and remove from it what has arrived."""
+        if not self._unsafe() and not self._rows_held():
+            # Nothing needs the outbox any more: the next fault is another one, and is told again.
+            self.outbox_fault = None
         if self._outbox is None or now < self._outbox_retry_at:
             return
         self.recover(now)

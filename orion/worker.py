@@ -47,8 +47,9 @@ from orion.wire import Channel
 
 _log = logging.getLogger(__name__)
 
-_M_ARENA_MAX = -8
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
 """From glibc's malloc.h; see mallopt(3)."""
+_LARGE_BYTES = 1 << 20
 
 
 class Detector(Protocol):
@@ -98,7 +99,7 @@ def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lifeline.die_with_parent(spec.parent_pid)
-    _share_arenas()
+    _tame_allocator()
     log.setup(spec.log_level, spec.log_format, spec.instance_id, spec.worker_id)
     channel = Channel(end, blocking=True)
     detector = _boot(spec, channel)
@@ -116,11 +117,15 @@ def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
     sys.exit(EXIT_OK)
 
 
-def _share_arenas() -> None:
-    """Keep the C library to two arenas of memory: one for each thread that ever loaded a pair would keep growing."""
+def _tame_allocator() -> None:
+    """Keep the C library to two arenas of memory, since one for each thread that ever loaded a pair would keep growing,
+    and large blocks out of both, so that the weights of a pair that is let go leave no holes: left alone, the library
+    takes ever larger blocks into the arenas after it has freed one.
+    """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(_M_ARENA_MAX, 2)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def _boot(spec: WorkerSpec, channel: Channel) -> Detector | None:
