@@ -364,6 +364,10 @@ def test_what_is_on_a_full_disk_is_replayed_all_the_same(tmp_path: Path) -> None
     lane.close(13.0)
 
 
+def fault_of(lane: Lane) -> str | None:
+    return lane.outbox_fault
+
+
 def test_a_full_disk_is_told_again_in_the_next_outage_though_nothing_was_stored_in_between(tmp_path: Path) -> None:
     outbox = FullOutbox(tmp_path / "outbox.sqlite3", 1000)
     outbox.full = True
@@ -371,15 +375,14 @@ def test_a_full_disk_is_told_again_in_the_next_outage_though_nothing_was_stored_
     wire = Wire(lane)
     lane.add(message(0), 0.0)
     lane.tick(1.0)
-    assert lane.outbox_fault is not None
+    assert fault_of(lane)
     lane.connected(1.5)
     wire.send(1.6)
     wire.answer()
     lane.tick(1.7)
-    assert lane.outbox_fault is None
+    assert not fault_of(lane)
     lane.disconnected(2.0)
     lane.add(message(1), 10.0)
     lane.tick(11.0)
-    fault: str | None = lane.outbox_fault
-    assert fault is not None
+    assert fault_of(lane)
     lane.close(12.0)
