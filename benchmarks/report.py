@@ -49,7 +49,7 @@ class Bar:
     @property
     def met(self) -> bool:
         """Return whether the figure keeps to the limit."""
-        return self.measured <= self.limit
+        return bool(self.measured <= self.limit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,3 +133,9 @@ def test_a_report_can_be_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str
     publish(Report("name", {}, [{"way": "a", "p50_ms": 1.0}, {"way": "b", "p50_ms": 2.0}]), tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     assert json.loads(capsys.readouterr().out)["benchmark"] == "name"
+
+
+def test_figures_from_numpy_are_reported_too() -> None:
+    bars = [Bar("share", np.float64(0.5), np.float64(1.0))]
+    (bar,) = json.loads(Report("any", {}, [], bars).as_json())["bars"]
+    assert bar == {"name": "share", "measured": 0.5, "limit": 1.0, "met": True}
