@@ -20,7 +20,7 @@ from rich.table import Table
 
 import orion
 
-_PACKAGES = ("onnxruntime", "numpy", "opencv-python-headless", "msgpack")
+_PACKAGES = ("numpy", "opencv-python-headless", "msgpack")
 
 Row = dict[str, Any]
 """One line of a table: strings name what was measured, numbers say what came out."""
@@ -97,7 +97,13 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of Orion, Python and the packages that do the work."""
     found = {"orion": orion.__version__, "python": platform.python_version()}
-    return found | {name: metadata.version(name) for name in _PACKAGES}
+    # onnxruntime and its plugins come in packages of several names.
+    runtimes = sorted({name for name in _installed() if name.startswith("onnxruntime")})
+    return found | {name: metadata.version(name) for name in (*runtimes, *_PACKAGES)}
+
+
+def _installed() -> list[str]:
+    return [name for names in metadata.packages_distributions().values() for name in names]
 
 
 def describe_model(path: Path) -> dict[str, str]:

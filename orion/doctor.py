@@ -4,9 +4,10 @@ not. Runs in the main thread of a command of its own; models are loaded by a wor
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import metadata
 from multiprocessing.connection import wait
 from select import select
 
@@ -26,6 +27,7 @@ from orion.source import SourceInfo, make_source
 from orion.worker import WorkerSpec
 
 _DETECTOR = "workers.person:PersonDetector"
+_RUNTIME = "onnxruntime"
 _READY_LIMIT_S = 120.0
 _BROKER_LIMIT_S = 5.0
 _GONE_LIMIT_S = 5.0
@@ -62,6 +64,7 @@ def _findings(config: Config) -> Iterator[Finding]:
         yield finding
         sizes.append(size)
     yield shared_memory(sizes, config.ring.slots)
+    yield runtime(_runtimes())
     yield from _models(config)
     yield _broker(config)
 
@@ -108,6 +111,26 @@ def shared_memory(sizes: Sequence[tuple[int, int]], slots: int) -> Finding:
     return Finding("shared memory", ok=False, text=f"{text}: {advice}")
 
 
+def _runtimes() -> dict[str, str]:
+    """Return the installed packages that bring onnxruntime, with their versions."""
+    names = set(metadata.packages_distributions().get(_RUNTIME, ()))
+    return {name: metadata.version(name) for name in sorted(names)}
+
+
+def runtime(packages: Mapping[str, str]) -> Finding:
+    """Tell which of `packages` (names and versions) brings onnxruntime. It comes in several builds whose packages
+    overwrite each other's files: one may be there.
+    """
+    text = ", ".join(f"{name} {version}" for name, version in packages.items())
+    if len(packages) == 1:
+        return Finding(_RUNTIME, ok=True, text=text)
+    if not packages:
+        return Finding(_RUNTIME, ok=False, text=f"no package brings it: pip install {_RUNTIME}")
+    wanted = next(name for name in packages if name != _RUNTIME)
+    advice = f"pip uninstall -y {' '.join(packages)} && pip install {wanted}"
+    return Finding(_RUNTIME, ok=False, text=f"{text} overwrite each other's files, one may be there: {advice}")
+
+
 def _models(config: Config) -> Iterator[Finding]:
     """Load the pair in a worker process, where each session runs once; tell of the models and of their provider."""
     try:
@@ -121,12 +144,11 @@ def _models(config: Config) -> Iterator[Finding]:
     )
     yield Finding("models", ok=True, text=f"{info.model_name} ({info.model_size}): {sessions}")
     asked, given = config.models.person_detector.provider, info.sessions[0].provider
-    if asked in {"auto", given}:
-        yield Finding("provider", ok=True, text=given if asked == given else f"{asked}: {given}")
+    reason = next((session.fallback for session in info.sessions if session.fallback is not None), None)
+    if reason is not None:
+        yield Finding("provider", ok=False, text=f"{asked} cannot be used here, {given} runs instead: {reason}")
     else:
-        yield Finding(
-            "provider", ok=False, text=f"{asked} cannot be used here, {given} runs instead: install its package"
-        )
+        yield Finding("provider", ok=True, text=given if asked == given else f"{asked}: {given}")
 
 
 def _load(config: Config) -> DetectorInfo:

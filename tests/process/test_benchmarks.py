@@ -27,7 +27,8 @@ def report_of(*arguments: str) -> dict[str, Any]:
     (line,) = done.stdout.splitlines()
     report: dict[str, Any] = json.loads(line)
     assert {"cpu", "cores", "memory_mb", "load"} <= report["machine"].keys()
-    assert {"orion", "python", "onnxruntime", "numpy"} <= report["versions"].keys()
+    assert {"orion", "python", "numpy"} <= report["versions"].keys()
+    assert any(name.startswith("onnxruntime") for name in report["versions"])
     for row in report["results"]:
         assert row["count"] > 0
         assert 0 < row["min_ms"] <= row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]

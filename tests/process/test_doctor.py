@@ -33,7 +33,7 @@ def examine(folder: Path, options: str, **variables: str) -> tuple[int, dict[str
     )
     assert "Traceback" not in done.stdout
     lines = [line.split(None, 1) for line in done.stdout.splitlines()]
-    names = ("instance", "cam0", "cam1", "shared memory", "models", "provider", "broker")
+    names = ("instance", "cam0", "cam1", "shared memory", "onnxruntime", "models", "provider", "broker")
     found = {}
     for verdict, rest in lines:
         [name] = [name for name in names if rest.startswith(f"{name} ")]
@@ -51,6 +51,7 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert found["cam0"] == "OK demo:320x240@10: 320x240 at 10 fps"
     assert found["cam1"] == "OK clip.mp4: 320x240 at 10 fps"
     assert "2 MB needed" in found["shared memory"]
+    assert found["onnxruntime"].startswith("OK onnxruntime")
     assert "640 loaded in" in found["models"]
     assert "320 loaded in" in found["models"]
     assert found["broker"].startswith("OK embedded: starts on mqtt://127.0.0.1:")
@@ -74,8 +75,22 @@ def test_a_provider_that_is_not_there_is_told(tmp_path: Path) -> None:
     placed(tmp_path / "large.onnx", 640, BOXES)
     code, found = examine(tmp_path, f"{DEMO} --broker none --model large.onnx --provider coreml")
     assert code == 1
-    assert found["provider"] == "FAIL coreml cannot be used here, cpu runs instead: install its package"
+    assert found["provider"] == (
+        "FAIL coreml cannot be used here, cpu runs instead: "
+        "coreml is not installed; it is part of onnxruntime on macOS alone"
+    )
     assert found["broker"] == "OK none: nothing is published"
+
+
+def test_two_builds_of_the_runtime_are_told_with_what_to_do() -> None:
+    finding = doctor.runtime({"onnxruntime": "1.32.0", "onnxruntime-openvino": "1.24.1"})
+    assert not finding.ok
+    assert finding.text == (
+        "onnxruntime 1.32.0, onnxruntime-openvino 1.24.1 overwrite each other's files, one may be there: "
+        "pip uninstall -y onnxruntime onnxruntime-openvino && pip install onnxruntime-openvino"
+    )
+    assert doctor.runtime({"onnxruntime-openvino": "1.24.1"}).ok
+    assert not doctor.runtime({}).ok
 
 
 def test_shared_memory_that_is_too_small_is_told() -> None:
