@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.attention_view import SideBySide, Timeline, draw_timelines
+from benchmarks.attention_view import SideBySide, Timeline, draw_timelines, require_matplotlib
 from benchmarks.inputs import default_pair, testdata
 from benchmarks.report import Bar, Report, Row, describe_model, publish
 from benchmarks.scoring import HELD_IOU, Reference, Score, load_reference, score_frame
@@ -178,7 +178,7 @@ def _xyxy(reference: np.ndarray) -> Boxes:
 def summary(run: Run) -> Row:
     """Return the video's row of the report; delays of newcomers are in frames."""
     delays = newcomer_delays(run.answers, run.reference)
-    p50, p95, most = np.percentile(delays, [50, 95, 100]) if delays else (None, None, None)
+    p50, p95, most = np.percentile(delays, [50, 95, 100]).tolist() if delays else (None, None, None)
     return {
         "what": run.video,
         "frames": len(run.plans),
@@ -244,7 +244,7 @@ def motion_check(rounds: int = 200) -> Row:
         watch.compare(picture, 0.1).movers(people)
         watch.look(picture, people, people)
         took_ms.append((time.perf_counter() - start) * 1e3)
-    p50, p95 = np.percentile(took_ms, [50, 95])
+    p50, p95 = (float(share) for share in np.percentile(took_ms, [50, 95]))
     return {"what": "motion check at 1080p", "frames": rounds, "p50_ms": round(p50, 3), "p95_ms": round(p95, 3)}
 
 
@@ -280,6 +280,8 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
 def main() -> None:
     """Measure and report."""
     arguments = _arguments()
+    if arguments.plot is not None:
+        require_matplotlib()
     if not sys.stderr.isatty():
         os.environ.setdefault("COLUMNS", "150")
     pair = ModelPair(arguments.model, arguments.model_320) if arguments.model else default_pair()

@@ -2,6 +2,7 @@
 answers side by side. Runs in the benchmark's main thread.
 """
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,15 +32,19 @@ class Timeline:
     plans: Sequence[str]
 
 
+def require_matplotlib() -> None:
+    """Exit with what to install where plots cannot be drawn, before anything is measured for one."""
+    if importlib.util.find_spec("matplotlib") is None:
+        sys.exit("plots need matplotlib: pip install 'orion-sensor[plot]'")
+
+
 def draw_timelines(timelines: Sequence[Timeline], path: Path) -> None:
     """Draw all videos one above the other into `path` (png, svg, pdf): over the frames, where across the picture the
     crops (areas, in the plan's colour) and the boxes (lines) are, and below that the plan.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, needed by who wants plots
-        from matplotlib.patches import Patch  # noqa: PLC0415
-    except ImportError:
-        sys.exit("plots need matplotlib: pip install 'orion-sensor[plot]'")
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, needed by who wants plots
+    from matplotlib.patches import Patch  # noqa: PLC0415
+
     figure = Figure(figsize=(16, 1 + 3 * len(timelines)), layout="constrained")
     axes = figure.subplots(len(timelines), 1, squeeze=False)[:, 0]
     for timeline, area in zip(timelines, axes, strict=True):

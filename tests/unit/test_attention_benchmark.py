@@ -1,9 +1,12 @@
 """What the attention benchmark computes from answers and references."""
 
+import json
+
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.attention import Run, by_height, newcomer_delays, plan_of
+from benchmarks.attention import Run, bars, by_height, motion_check, newcomer_delays, plan_of
+from benchmarks.report import Report
 from orion.messages import Crop, Detections, InferenceKind, Outcome, RoiProcessing
 from workers.boxes import NONE, Boxes
 
@@ -53,3 +56,10 @@ def test_recall_is_counted_by_plan_and_height() -> None:
     run.reference = [people(8), people(0)]
     rows = {row["what"]: (row["people"], row["recall"]) for row in by_height([run])}
     assert rows == {"crop 320, 30% to 50% tall": (1, 0.0), "held, 30% to 50% tall": (1, 0.0)}
+
+
+def test_the_motion_check_is_measured_and_held_to_its_limit() -> None:
+    row = motion_check(rounds=3)
+    assert 0 < row["p50_ms"] <= row["p95_ms"]
+    report = json.loads(Report("attention", {}, [row], bars([row]), {}).as_json())
+    assert [bar["limit"] for bar in report["bars"]] == [0.3]
