@@ -58,7 +58,7 @@ def place(crop: Crop) -> Placement:
     return Placement((side - width) // 2, (side - height) // 2, width, height, crop)
 
 
-def _interpolation(placement: Placement) -> int:
+def interpolation(placement: Placement) -> int:
     """Return OpenCV's cheapest way to a bilinear result: where an odd number of pixels becomes one (1080p to 640), the
     bilinear weights all fall on the middle one.
     """
@@ -89,7 +89,7 @@ class Letterbox:
         placement = self._placement
         if placement is None or placement.crop != crop:
             placement = self._placement = place(crop)
-            self._interpolation = _interpolation(placement)
+            self._interpolation = interpolation(placement)
             self._make_room(placement)
         source = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
         size = (placement.width, placement.height)

@@ -3,10 +3,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 from benchmarks.scoring import Score, load_reference, score_frame
-from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Pixels
+from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest, Pixels, SessionSize
 from workers.person import PersonDetector
 
 WHOLE = AttentionSettings(mode="off")
@@ -44,6 +45,29 @@ def test_whole_frames_score_like_the_reference(testdata: Path, detector: PersonD
     assert total.expected > 0
     assert total.recall >= 0.99
     assert total.extra_share <= 0.01
+
+
+@pytest.mark.parametrize("size", [640, 320])
+def test_boxes_are_those_of_the_plain_path(testdata: Path, detector: PersonDetector, size: SessionSize) -> None:
+    """The plain path: letterbox in floats, the file as it was exported, and every box of the head kept."""
+    path = str(testdata / "models" / f"yolo11n_fp32_{size}.onnx")
+    plain = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    lane = detector._pair.lanes[size]
+    bus = np.asarray(cv2.imread(str(testdata / "bus.jpg")), np.uint8)
+    for width, height in ((810, 1080), (1920, 1080), (3840, 2160), (640, 480)):
+        frame = np.asarray(cv2.resize(bus, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        lane.letterbox.fill(frame, Crop(0, 0, width, height, size))
+        head = lane.session.run()[0]
+        inner = max(1, width * size // max(width, height)), max(1, height * size // max(width, height))
+        left, top = (size - inner[0]) // 2, (size - inner[1]) // 2
+        canvas = np.full((size, size, 3), 114 / 255, np.float32)
+        canvas[top : top + inner[1], left : left + inner[0]] = cv2.resize(frame, inner)[..., ::-1] / np.float32(255)
+        expected = plain.run(None, {"images": canvas.transpose(2, 0, 1)[None]})[0][0]
+        assert np.abs(head[4] - expected[4]).max() <= 0.005
+        likely = expected[4] > 0.2
+        assert likely.any()
+        scale = max(width, height) / size
+        assert np.abs(head[:4, likely] - expected[:4, likely]).max() * scale <= 1
 
 
 def test_the_four_people_at_the_bus(testdata: Path, detector: PersonDetector) -> None:
