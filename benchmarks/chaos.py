@@ -18,19 +18,9 @@ from typing import Any
 from benchmarks.camera import FPS, SIZE, Camera
 from benchmarks.haunted import ENTRY, FOLDER
 from benchmarks.mischief import PRIVATE, Chaos, Fault, faults, private
+from benchmarks.mosquitto import HOST, UNBOUNDED, Mosquitto, TimeOverError, installed, wait_until
 from benchmarks.report import Bar, Report, Row, publish
-from benchmarks.rig import (
-    HOST,
-    Instance,
-    Key,
-    Listener,
-    Mosquitto,
-    TimeOverError,
-    alive,
-    children,
-    wait_until,
-    write_models,
-)
+from benchmarks.rig import Instance, Key, Listener, alive, children, write_models
 
 _SHARED_MB, _STATE_KB = 64, 4096
 _SHORT = ("worker sigkill, inferring", "worker sigstop, idle", "broker killed", "camera down", "supervisor sigkill",
@@ -128,7 +118,7 @@ def main() -> None:
         os.environ[FOLDER] = str(folder)
         _mount_state(folder, stack)
         write_models(folder)
-        broker = stack.enter_context(Mosquitto(folder))
+        broker = stack.enter_context(Mosquitto(installed(), folder, UNBOUNDED))
         camera = stack.enter_context(Camera())
         name = f"chaos-{os.getpid()}"
         listener = stack.enter_context(Listener(broker.port, name))

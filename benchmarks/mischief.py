@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.camera import Camera, Mode
-from benchmarks.rig import Instance, Key, Listener, Mosquitto, TimeOverError, alive, children, wait_until
+from benchmarks.mosquitto import Mosquitto, TimeOverError, wait_until
+from benchmarks.rig import Instance, Key, Listener, alive, children
 
 STREAMS = ("cam0", "cam1")
 _GONE_S, _STOP_S = 2.0, 5.0
@@ -144,7 +145,7 @@ def _broker_killed(chaos: Chaos) -> Course:
 
 def _broker_stopped(chaos: Chaos) -> Course:
     """Black hole: connections stand, nothing is answered. 30 s, until the instance takes it for lost."""
-    stop, go_on = (lambda number=number: chaos.broker.send(number) for number in (signal.SIGSTOP, signal.SIGCONT))
+    stop, go_on = chaos.broker.freeze, chaos.broker.thaw
     return _outage(chaos, stop, go_on)
 
 

@@ -1,17 +1,15 @@
-"""What long runs are made of: a mosquitto that can be taken away, a listener that hears everything and commands, and a
-whole `orion run` in a process of its own. Used by the main thread of a benchmark; the listener has a thread of paho's.
+"""What long runs are made of beside a broker: a listener that hears everything and commands, and a whole `orion run` in
+a process of its own. Used by the main thread of a benchmark; the listener has a thread of paho's.
 """
 
 import itertools
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,75 +21,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-HOST = "127.0.0.1"
-LIMIT_S = 60.0
-_STEP_S = 0.005
+from benchmarks.mosquitto import HOST, LIMIT_S, wait_until
 
 Key = tuple[str, str, int]
 """What a result is unique by: run, stream, number."""
-
-
-class TimeOverError(Exception):
-    """Something did not come to pass in time; says what."""
-
-
-def wait_until(holds: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    """Wait until `holds` gives something true, and return that. Raises TimeOverError."""
-    deadline_s = time.monotonic() + limit_s
-    while not (found := holds()):
-        if time.monotonic() >= deadline_s:
-            raise TimeOverError(f"not within {limit_s:g} s: {what}")
-        time.sleep(_STEP_S)
-    return found
-
-
-class Mosquitto:
-    """A real broker on a free port of this machine, the same through all its lives; a context manager."""
-
-    def __init__(self, folder: Path) -> None:
-        program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-        if program is None:
-            sys.exit("this benchmark needs the program mosquitto (Debian package mosquitto)")
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            self.port: int = probe.getsockname()[1]
-        config = folder / "mosquitto.conf"
-        lines = [f"listener {self.port} {HOST}", "allow_anonymous true", "persistence false", "user root"]
-        # Else a subscriber that is slow for a moment would lose what the broker has acknowledged.
-        lines += ["max_queued_messages 0", "max_inflight_messages 0"]
-        config.write_text("\n".join(lines) + "\n")
-        self._command = [program, "-c", str(config)]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_until(self._answers, "mosquitto answers")
-
-    def kill(self) -> None:
-        """End it at once, stopped or not."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def send(self, number: int) -> None:
-        """Send it a signal: SIGSTOP makes it a black hole, SIGCONT brings it back."""
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
-
-    def _answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex((HOST, self.port)) == 0
 
 
 @dataclass(frozen=True, slots=True)

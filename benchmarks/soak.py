@@ -15,8 +15,9 @@ from pathlib import Path
 from select import select
 from typing import Any
 
+from benchmarks.mosquitto import HOST, UNBOUNDED, Mosquitto, installed, wait_until
 from benchmarks.report import Bar, Report, Row, publish
-from benchmarks.rig import HOST, Instance, Listener, Mosquitto, children, wait_until, write_models
+from benchmarks.rig import Instance, Listener, children, write_models
 from orion.mqtt import Accepted, Connection, Endpoint
 
 _FRAMES, _KILLS, _SWAPS, _RECONNECTS = 100_000, 200, 200, 1_000
@@ -123,7 +124,7 @@ def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         write_models(folder)
-        broker = stack.enter_context(Mosquitto(folder))
+        broker = stack.enter_context(Mosquitto(installed(), folder, UNBOUNDED))
         name = f"soak-{os.getpid()}"
         listener = stack.enter_context(Listener(broker.port, name))
         instance = stack.enter_context(Instance(folder, name, _config(folder, broker.port)))

@@ -2,8 +2,6 @@
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import threading
 import time
@@ -18,12 +16,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from benchmarks.mosquitto import HOST, free_port
 from orion.broker import EmbeddedBroker
 from orion.bus import Bus, BusEvent, BusSettings, IncomingCommand
 from orion.mqtt import TlsSettings
 from orion.outbox import Outbox
-
-HOST = "127.0.0.1"
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 15.0) -> None:
@@ -34,14 +31,6 @@ def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 15
         time.sleep(0.01)
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Broker(Protocol):
     """A broker that a test can take away and bring back, always on the same port."""
 
@@ -50,57 +39,6 @@ class Broker(Protocol):
     def start(self) -> None: ...
 
     def kill(self) -> None: ...
-
-
-class Mosquitto:
-    """A mosquitto on a free port of 127.0.0.1; a context manager. `config` are lines of its configuration file."""
-
-    def __init__(self, program: str, folder: Path, config: Iterable[str] = ("allow_anonymous true",)) -> None:
-        self.port = free_port()
-        self._program = program
-        self._file = folder / f"mosquitto-{self.port}.conf"
-        lines = [f"listener {self.port} {HOST}", "user root", "persistence false", *config]
-        self._file.write_text("\n".join(lines) + "\n")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        self._process = subprocess.Popen(
-            [self._program, "-c", str(self._file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_until(self._answers, "mosquitto answers")
-
-    def kill(self) -> None:
-        """Kill it, stopped or not."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def freeze(self) -> None:
-        """Stop its process: it accepts connections and answers nothing."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let its process go on."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"mosquitto ended with {self._process.returncode}"
-        with socket.socket() as probe:
-            return probe.connect_ex((HOST, self.port)) == 0
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.kill()
 
 
 class Embedded:

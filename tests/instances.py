@@ -124,12 +124,3 @@ def running(
         process.wait(LIMIT_S)
         assert process.stdout is not None
         process.stdout.close()
-
-
-def alive(pid: int) -> bool:
-    """Return whether a process exists and is no zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import Broker, Embedded, Mosquitto
+from benchmarks.mosquitto import Mosquitto
+from tests.brokers import Broker, Embedded
 
 Find = Callable[[str, str], str]
 

@@ -10,21 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mosquitto import HOST, Mosquitto
 from orion.bus import PAYLOAD_LIMIT
-from tests.brokers import (
-    CONTROL,
-    HEALTH,
-    HOST,
-    RESULTS,
-    STATUS,
-    TELEMETRY,
-    Broker,
-    Listener,
-    Mosquitto,
-    Station,
-    settings,
-    wait_until,
-)
+from tests.brokers import CONTROL, HEALTH, RESULTS, STATUS, TELEMETRY, Broker, Listener, Station, settings, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

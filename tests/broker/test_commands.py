@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.brokers import Listener, Mosquitto
+from benchmarks.mosquitto import Mosquitto
+from tests.brokers import Listener
 from tests.instances import Instance, running, until
 from tests.operators import Operator, balanced
 from tests.videos import write_video

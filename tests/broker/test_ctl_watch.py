@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.brokers import Mosquitto, free_port
+from benchmarks.mosquitto import Mosquitto, free_port
 from tests.instances import LIMIT_S, environment, running, until
 
 SMALL = "demo:320x240@10"

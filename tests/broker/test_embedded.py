@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mosquitto import HOST, free_port
 from orion.broker import EmbeddedBroker, EmbeddedBrokerError
-from tests.brokers import HOST, Listener, free_port, wait_until
+from tests.brokers import Listener, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

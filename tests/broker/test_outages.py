@@ -14,9 +14,10 @@ from typing import Self
 
 import pytest
 
+from benchmarks.mosquitto import Mosquitto
 from orion.delivery import STORE_AT
 from orion.outbox import Outbox
-from tests.brokers import RESULTS, Broker, Listener, Mosquitto, Station, settings, wait_until
+from tests.brokers import RESULTS, Broker, Listener, Station, settings, wait_until
 from tests.conftest import missing
 
 REPOSITORY = Path(__file__).resolve().parents[2]

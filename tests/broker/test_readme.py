@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.mosquitto import Mosquitto
 from orion.requests import SCHEMAS
-from tests.brokers import Listener, Mosquitto
+from tests.brokers import Listener
 from tests.conftest import REPOSITORY
 from tests.instances import LIMIT_S, environment, running, until
 from tests.operators import Operator

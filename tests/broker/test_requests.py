@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from tests.brokers import Listener, Mosquitto
+from benchmarks.mosquitto import Mosquitto
+from tests.brokers import Listener
 from tests.instances import running, until
 from tests.operators import Operator
 

@@ -8,20 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mosquitto import Mosquitto, free_port
 from orion.mqtt import TlsFilesError, TlsSettings
-from tests.brokers import (
-    CONTROL,
-    RESULTS,
-    Authority,
-    Listener,
-    Mosquitto,
-    Station,
-    free_port,
-    settings,
-    tls,
-    tls_config,
-    wait_until,
-)
+from tests.brokers import CONTROL, RESULTS, Authority, Listener, Station, settings, tls, tls_config, wait_until
 from tests.conftest import missing
 
 Find = Callable[[str, str], str]

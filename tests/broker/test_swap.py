@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import Listener, Mosquitto
+from benchmarks.mosquitto import Mosquitto
+from tests.brokers import Listener
 from tests.instances import Instance, running, until
 from tests.models import placed
 from tests.operators import Operator, balanced

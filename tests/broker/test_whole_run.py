@@ -6,7 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.brokers import Broker, Listener, Mosquitto
+from benchmarks.mosquitto import Mosquitto
+from tests.brokers import Broker, Listener
 from tests.instances import running, until
 from tests.servers import RtspServer
 from tests.videos import write_video

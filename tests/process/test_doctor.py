@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.mosquitto import Mosquitto, free_port
 from orion import doctor, ring
 from orion.lock import InstanceLock
-from tests.brokers import Mosquitto, free_port
 from tests.instances import environment
 from tests.models import placed
 from tests.videos import write_video

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.instances import Instance, alive, environment, running, until
+from benchmarks.rig import alive
+from tests.instances import Instance, environment, running, until
 from tests.servers import BlackHole
 from tests.videos import write_video
 
