@@ -154,3 +154,13 @@ def test_figures_from_numpy_are_reported_too() -> None:
     bars = [Bar("share", np.float64(0.5), np.float64(1.0))]
     (bar,) = json.loads(Report("any", {}, [], bars).as_json())["bars"]
     assert bar == {"name": "share", "measured": 0.5, "limit": 1.0, "met": True}
+
+
+def test_recall_counts_every_model_on_every_video(testdata: Path) -> None:
+    rows = report_of("benchmarks.recall", "--every", "60", counted=False)["results"]
+    videos = {path.stem for path in (testdata / "video").glob("*.mp4")}
+    models = {f"{name} {size}" for name in ("embedded", "YOLO11n") for size in (320, 640)}
+    assert {(row["video"], row["model"]) for row in rows} == {(video, model) for video in videos for model in models}
+    assert all(0 <= row["matched"] <= row["expected"] for row in rows)
+    best = next(row for row in rows if (row["video"], row["model"]) == ("one_by_one_person", "YOLO11n 640"))
+    assert best["recall"] >= 0.95
