@@ -20,9 +20,10 @@ from benchmarks.haunted import ENTRY, FOLDER
 from benchmarks.mischief import PRIVATE, Chaos, Fault, faults, private
 from benchmarks.mosquitto import HOST, UNBOUNDED, Mosquitto, TimeOverError, installed, wait_until
 from benchmarks.report import Bar, Report, Row, publish
-from benchmarks.rig import Instance, Key, Listener, alive, children, write_models
+from benchmarks.rig import Instance, Key, Listener, alive, children, command_line, write_models
 
 _SHARED_MB, _STATE_KB = 64, 4096
+_TRACKER_S = 2.0
 _SHORT = ("worker sigkill, inferring", "worker sigstop, idle", "broker killed", "camera down", "supervisor sigkill",
           "/dev/shm full")  # fmt: skip
 
@@ -135,11 +136,18 @@ def main() -> None:
 
 def _last_bars(chaos: Chaos) -> list[Bar]:
     """Stop the instance and look for what it left."""
-    below = children(chaos.instance.pid)
+    below = {pid: command_line(pid) for pid in children(chaos.instance.pid)}
     chaos.instance.send(signal.SIGTERM)
     code = chaos.instance.wait()
-    locks = list((chaos.folder / "runtime" / "orion").iterdir())
-    left = [*chaos.instance.segments(), *locks, *(pid for pid in below if alive(pid))]
+    locks = [path.name for path in (chaos.folder / "runtime" / "orion").iterdir()]
+    trackers = {pid for pid, command in below.items() if "resource_tracker" in command}
+    left = [*chaos.instance.segments(), *locks, *(below[pid] for pid in below.keys() - trackers if alive(pid))]
+    with suppress(TimeOverError):
+        # Python's own ends by itself once its pipe is closed, some milliseconds after the one that it served.
+        wait_until(lambda: not any(map(alive, trackers)), "the resource tracker is gone", _TRACKER_S)
+    left += [below[pid] for pid in trackers if alive(pid)]
+    for what in left:
+        sys.stderr.write(f"left at the end: {what}\n")
     return [Bar("exit code", code, 0), Bar("left at the end", len(left), 0)]
 
 

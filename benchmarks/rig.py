@@ -233,6 +233,14 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def command_line(pid: int) -> str:
+    """Return the arguments of a process; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
 def write_models(folder: Path, sizes: str = "ns") -> None:
     """Write whole pairs of models that answer one box, whatever they see, in almost no time."""
     try:
