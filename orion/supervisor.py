@@ -161,11 +161,13 @@ class Supervisor:
                     "%dx%d from %s", info.width, info.height, stream.settings.uri, extra={"stream": stream.stream_id}
                 )
                 if again:
-                    self._report("stream_restored", stream_id=stream.stream_id, reason="the source is back")
+                    self._report(
+                        "stream_restored", stream_id=stream.stream_id, reason="the source is back", state=stream.state
+                    )
             case StreamLost(reason=reason, retry_s=retry_s):
                 stream.state = "lost"
                 _log.debug("next attempt in %.1f s", retry_s, extra={"stream": stream.stream_id})
-                self._report("stream_lost", stream_id=stream.stream_id, reason=reason)
+                self._report("stream_lost", stream_id=stream.stream_id, reason=reason, state=stream.state)
             case StreamCondition(finding=finding):
                 self._note_condition(stream, finding)
             case StreamEnded():
@@ -173,16 +175,15 @@ class Supervisor:
             case StreamFailed(error=error):
                 stream.state = "failed"
                 if stream.by_command:
-                    self._report("stream_lost", stream_id=stream.stream_id, reason=str(error))
+                    self._report("stream_lost", stream_id=stream.stream_id, reason=str(error), state=stream.state)
                 else:
                     self._finish(f"{stream.stream_id} failed", error)
 
     def _note_condition(self, stream: Stream, finding: Finding) -> None:
         """Report a source that delivers, but not as it should, or does so again."""
-        well = finding.condition == "well"
-        stream.state = "running" if finding.condition == "well" else finding.condition
-        name = "stream_restored" if well else f"stream_{finding.condition}"
-        self._report(name, stream_id=stream.stream_id, reason=finding.reason)
+        name = "stream_restored" if finding.condition == "well" else f"stream_{finding.condition}"
+        stream.state = "running" if finding.worst == "well" else finding.worst
+        self._report(name, stream_id=stream.stream_id, reason=finding.reason, state=stream.state)
 
     # What commands do.
 
