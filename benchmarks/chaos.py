@@ -18,13 +18,14 @@ from typing import Any
 from benchmarks.broker_faults import broker_faults
 from benchmarks.camera import FPS, SIZE, Camera
 from benchmarks.camera_faults import camera_faults
-from benchmarks.haunted import ENTRY, FOLDER
+from benchmarks.haunted import ENTRY
 from benchmarks.host_faults import PRIVATE, host_faults, private
 from benchmarks.mischief import Chaos, Fault
 from benchmarks.mosquitto import HOST, UNBOUNDED, Mosquitto, TimeOverError, installed, wait_until
 from benchmarks.report import Bar, Report, Row, publish
 from benchmarks.rig import Instance, Key, Listener, alive, children, write_models
 from benchmarks.rtsp import RtspCamera, lacks
+from benchmarks.wall_clock import FOLDER
 from benchmarks.worker_faults import worker_faults
 
 _SHARED_MB, _STATE_KB = 64, 4096
