@@ -46,7 +46,7 @@ def setup(
 
 
 def write_due() -> None:
-    """Write how often complaints came again, as far as it is due; called now and then, since a process may fall silent."""
+    """Write how often complaints came again, as far as it is due; to be called now and then, or silence hides them."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler, CollapsingHandler):
             handler.write_due()
