@@ -52,6 +52,7 @@ class SupervisorSettings:
     frame_deadline_s: float | None
     policy: restart.RestartPolicy = field(default_factory=restart.RestartPolicy)
     memory_limit_mb: float = float("inf")
+    start_deadline_s: float = 60.0
 
 
 class Supervisor:
@@ -87,7 +88,7 @@ class Supervisor:
         self._done = False
         self._error: OrionError | None = None
         self._selector = selectors.DefaultSelector()
-        limits = Limits(settings.frame_deadline_s, settings.memory_limit_mb)
+        limits = Limits(settings.frame_deadline_s, settings.memory_limit_mb, settings.start_deadline_s)
         self.crew = Crew(settings.workers, settings.policy, limits, self._selector, self)
         self._selector.register(mailbox.fileno(), selectors.EVENT_READ, self._handle_posts)
         self._assign()
