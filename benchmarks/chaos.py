@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from benchmarks.mosquitto import HOST, UNBOUNDED, Mosquitto, TimeOverError, inst
 from benchmarks.report import Bar, Report, Row, publish
 from benchmarks.rig import Instance, Key, Listener, alive, children, write_models
 from benchmarks.rtsp import RtspCamera, lacks
-from benchmarks.wall_clock import FOLDER
+from benchmarks.wall_clock import FOLDER, set_clock
 from benchmarks.worker_faults import worker_faults
 
 _SHARED_MB, _STATE_KB = 64, 4096
@@ -70,10 +69,7 @@ def strike_all(chaos: Chaos, wanted: Iterable[Fault]) -> tuple[list[Row], list[B
             chaos.await_results(written)
         lost = written - chaos.listener.results.keys()
         missing |= lost
-        with suppress(TimeOverError):
-            # An outbox that has just been emptied is closed a moment later.
-            wait_until(partial(_holds_no_more, chaos, usual), "what was used is let go", 5.0)
-        more = _more(usual, _holdings(chaos))
+        more = _left(chaos, usual)
         left += len(more)
         rows.append(
             {
@@ -105,8 +101,17 @@ def _more(before: dict[str, int], after: dict[str, int]) -> list[str]:
     return [f"{what} {after[what] - count:+d}" for what, count in before.items() if after[what] > count]
 
 
-def _holds_no_more(chaos: Chaos, usual: dict[str, int]) -> bool:
-    return not _more(usual, _holdings(chaos))
+def _left(chaos: Chaos, usual: dict[str, int]) -> list[str]:
+    """Return what is held that was not before; an outbox that has just been emptied is closed a moment later."""
+    more: list[str] = []
+
+    def let_go() -> bool:
+        more[:] = _more(usual, _holdings(chaos))
+        return not more
+
+    with suppress(TimeOverError):
+        wait_until(let_go, "what was used is let go", 5.0)
+    return more
 
 
 def _drops(before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -133,6 +138,7 @@ def main() -> None:
         os.environ[FOLDER] = str(folder)
         _mount_state(folder, stack)
         write_models(folder)
+        set_clock(folder, 0.0)
         broker = stack.enter_context(Mosquitto(installed(), folder, UNBOUNDED))
         camera = stack.enter_context(Camera())
         rtsp = None if lacking else stack.enter_context(RtspCamera(SIZE, round(FPS)))

@@ -2,29 +2,36 @@
 first goes by it in place of the machine's clock, which all processes share and a benchmark must not touch.
 """
 
-import contextlib
+import mmap
 import os
+import struct
 import time
 from pathlib import Path
 
 FOLDER = "HAUNTED_FOLDER"
 _FILE = "clock"
-_now_ns = time.time_ns
+_OFFSET_NS = struct.Struct("q")
+_machine_ns = time.time_ns
 
 
 def set_clock(folder: Path, offset_s: float) -> None:
-    """Put the clock of the processes that were told of the folder ahead of the machine's."""
-    (folder / "clock-draft").write_text(str(round(offset_s * 1e9)))
-    (folder / "clock-draft").rename(folder / _FILE)
+    """Put the clock of the processes that were told of the folder ahead of the machine's; before they start, too."""
+    file = folder / _FILE
+    with file.open("r+b" if file.exists() else "w+b") as opened:
+        opened.write(_OFFSET_NS.pack(round(offset_s * 1e9)))
 
 
-def _time_ns() -> int:
-    offset_ns = 0
-    with contextlib.suppress(FileNotFoundError):
-        offset_ns = int((Path(os.environ[FOLDER]) / _FILE).read_text())
-    return _now_ns() + offset_ns
+def _install(file: Path) -> None:
+    with file.open("rb") as opened:
+        # Mapped, since a descriptor now and then would look like one that was left.
+        offset = mmap.mmap(opened.fileno(), _OFFSET_NS.size, access=mmap.ACCESS_READ)
+
+    def time_ns() -> int:
+        return _machine_ns() + int(_OFFSET_NS.unpack_from(offset)[0])
+
+    time.time_ns = time_ns
+    time.time = lambda: time_ns() / 1e9
 
 
-if FOLDER in os.environ:
-    time.time_ns = _time_ns
-    time.time = lambda: _time_ns() / 1e9
+if (_file := Path(os.environ.get(FOLDER, "")) / _FILE).exists():
+    _install(_file)
