@@ -33,5 +33,5 @@ def _install(file: Path) -> None:
     time.time = lambda: time_ns() / 1e9
 
 
-if (_file := Path(os.environ.get(FOLDER, "")) / _FILE).exists():
+if FOLDER in os.environ and (_file := Path(os.environ[FOLDER]) / _FILE).exists():
     _install(_file)
