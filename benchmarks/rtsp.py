@@ -28,6 +28,8 @@ from gi.repository import Gst, GstRtspServer
 Gst.init(None)
 print(*(name for name in sys.argv[1:] if not Gst.ElementFactory.find(name)))
 """
+_ENTRY = "import sys; sys.path.insert(0, sys.argv.pop(1)); from rtsp_server import main; main()"
+"""No script, since the other interpreter knows nothing of this package."""
 
 RtspMode = Literal[
     "well", "down", "silent", "garbage", "frozen", "black", "half rate", "burst", "timestamps", "wrong password"
@@ -57,7 +59,7 @@ class RtspCamera:
     """The camera as a context manager; `mode` says how it behaves from now on. `stop_server` is its power cut."""
 
     def __init__(self, size: tuple[int, int], fps: int) -> None:
-        self._command = [PYTHON, str(Path(__file__).with_name("rtsp_server.py")), *map(str, (*size, fps))]
+        self._command = [PYTHON, "-c", _ENTRY, str(Path(__file__).parent), *map(str, (*size, fps))]
         self._mode: RtspMode = "well"
         self._server: subprocess.Popen[str] | None = None
         self._server_port = 0

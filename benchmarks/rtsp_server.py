@@ -1,6 +1,6 @@
-"""A live H.264 camera over RTSP by GStreamer, run by the interpreter that has its bindings, as a process of its own:
-`rtsp_server.py WIDTH HEIGHT FPS`. Writes its port, then obeys lines on stdin: `picture NAME` (a pattern of
-videotestsrc), `every N` (sends one picture of N), `password WORD` (of the user viewer). Ends with its stdin.
+"""A live H.264 camera over RTSP by GStreamer, run by the interpreter that has its bindings, as a process of its own, by
+`benchmarks.rtsp`. Its arguments are width, height and rate. Writes its port, then obeys lines on stdin: `picture NAME`
+(a pattern of videotestsrc), `every N` (sends one picture of N), `password WORD` (of the user viewer). Ends with stdin.
 """
 
 import itertools
@@ -90,7 +90,3 @@ def main() -> None:
 
     threading.Thread(target=listen, name="stdin", daemon=True).start()
     loop.run()
-
-
-if __name__ == "__main__":
-    main()

@@ -28,7 +28,8 @@ RTSP: dict[RtspMode, tuple[str, str]] = {
     "half rate": ("stream_slow", "instead of 10.0 that the stream promises"),
     "burst": ("stream_irregular", "pictures come in bursts: nothing for up to 0."),
     "timestamps": ("stream_irregular", "the stream's clock jumped by +42.0 s"),
-    "garbage": ("stream_lost", "ended the stream"),
+    # How the decoder gives up depends on the bytes.
+    "garbage": ("stream_lost", "source rtsp://***@127.0.0.1:"),
     "silent": ("stream_lost", "sent nothing for 5 s"),
     "down": ("stream_lost", "ended the stream"),
     "wrong password": ("stream_lost", "ended the stream"),
