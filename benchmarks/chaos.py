@@ -11,26 +11,43 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.broker_faults import broker_faults
 from benchmarks.camera import FPS, SIZE, Camera
-from benchmarks.haunted import ENTRY, FOLDER
-from benchmarks.mischief import PRIVATE, Chaos, Fault, faults, private
+from benchmarks.camera_faults import camera_faults
+from benchmarks.haunted import ENTRY
+from benchmarks.host_faults import PRIVATE, host_faults, private
+from benchmarks.mischief import Chaos, Fault
 from benchmarks.mosquitto import HOST, UNBOUNDED, Mosquitto, TimeOverError, installed, wait_until
 from benchmarks.report import Bar, Report, Row, publish
 from benchmarks.rig import Instance, Key, Listener, alive, children, command_line, write_models
+from benchmarks.rtsp import RtspCamera, lacks
+from benchmarks.wall_clock import FOLDER, set_clock
+from benchmarks.worker_faults import worker_faults
 
 _SHARED_MB, _STATE_KB = 64, 4096
 _TRACKER_S = 2.0
-_SHORT = ("worker sigkill, inferring", "worker sigstop, idle", "broker killed", "camera down", "supervisor sigkill",
-          "/dev/shm full")  # fmt: skip
+_SHORT = ("worker sigkill, inferring", "worker sigstop, idle", "broker killed", "http camera down",
+          "supervisor sigkill", "/dev/shm full")  # fmt: skip
 
 
-def _short() -> list[Fault]:
-    known = faults(random.Random(0), all_phases=True)
-    return [fault for fault in known if fault.name in _SHORT]
+def faults(chance: random.Random, *, all_phases: bool, rtsp: bool) -> list[Fault]:
+    """Return every fault, those of workers in one phase that chance picks, or in all; those of RTSP if it is there."""
+    workers = worker_faults(chance, all_phases=all_phases)
+    return [*workers, *broker_faults(), *host_faults(), *camera_faults(rtsp=rtsp)]
+
+
+def _wanted(chosen: argparse.Namespace, chance: random.Random, *, rtsp: bool) -> list[Fault]:
+    """Return the faults that were asked for, in random order."""
+    found = faults(chance, all_phases=chosen.all_phases or chosen.short or chosen.only is not None, rtsp=rtsp)
+    if chosen.short:
+        found = [fault for fault in found if fault.name in _SHORT]
+    if chosen.only is not None:
+        found = [fault for fault in found if chosen.only in fault.name]
+    chance.shuffle(found)
+    return found
 
 
 def strike_all(chaos: Chaos, wanted: Iterable[Fault]) -> tuple[list[Row], list[Bar]]:
@@ -53,10 +70,7 @@ def strike_all(chaos: Chaos, wanted: Iterable[Fault]) -> tuple[list[Row], list[B
             chaos.await_results(written)
         lost = written - chaos.listener.results.keys()
         missing |= lost
-        with suppress(TimeOverError):
-            # An outbox that has just been emptied is closed a moment later.
-            wait_until(partial(_holds_no_more, chaos, usual), "what was used is let go", 5.0)
-        more = _more(usual, _holdings(chaos))
+        more = _left(chaos, usual)
         left += len(more)
         rows.append(
             {
@@ -88,8 +102,17 @@ def _more(before: dict[str, int], after: dict[str, int]) -> list[str]:
     return [f"{what} {after[what] - count:+d}" for what, count in before.items() if after[what] > count]
 
 
-def _holds_no_more(chaos: Chaos, usual: dict[str, int]) -> bool:
-    return not _more(usual, _holdings(chaos))
+def _left(chaos: Chaos, usual: dict[str, int]) -> list[str]:
+    """Return what is held that was not before; an outbox that has just been emptied is closed a moment later."""
+    more: list[str] = []
+
+    def let_go() -> bool:
+        more[:] = _more(usual, _holdings(chaos))
+        return not more
+
+    with suppress(TimeOverError):
+        wait_until(let_go, "what was used is let go", 5.0)
+    return more
 
 
 def _drops(before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -109,26 +132,26 @@ def main() -> None:
     parser.add_argument("--only", metavar="TEXT", help="faults whose name has this in it, each phase of workers' too")
     chosen = parser.parse_args()
     _make_private()
-    chance = random.Random(chosen.seed)
-    wanted = _short() if chosen.short else faults(chance, all_phases=chosen.all_phases or chosen.only is not None)
-    if chosen.only is not None:
-        wanted = [fault for fault in wanted if chosen.only in fault.name]
-    chance.shuffle(wanted)
+    lacking = "a short run" if chosen.short else lacks()
+    wanted = _wanted(chosen, random.Random(chosen.seed), rtsp=not lacking)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ[FOLDER] = str(folder)
         _mount_state(folder, stack)
         write_models(folder)
+        set_clock(folder, 0.0)
         broker = stack.enter_context(Mosquitto(installed(), folder, UNBOUNDED))
         camera = stack.enter_context(Camera())
+        rtsp = None if lacking else stack.enter_context(RtspCamera(SIZE, round(FPS)))
         name = f"chaos-{os.getpid()}"
         listener = stack.enter_context(Listener(broker.port, name))
-        config = _config(folder, broker.port, camera)
+        config = _config(folder, broker.port, camera, rtsp)
         instance = stack.enter_context(Instance(folder, name, config, ENTRY))
-        chaos = Chaos(folder, instance, broker, listener, camera)
+        chaos = Chaos(folder, instance, broker, listener, camera, rtsp)
         rows, bars = strike_all(chaos, wanted)
         bars += _last_bars(chaos)
     settings = {"seed": chosen.seed, "fps": FPS, "private_mounts": private(), "faults": len(rows)}
+    settings |= {"no_rtsp": lacking}
     settings |= {"duplicates": listener.duplicates, "replayed": listener.replayed, "results": len(listener.results)}
     publish(Report("chaos", settings, rows, bars))
     sys.exit(0 if all(bar.met for bar in bars) else 1)
@@ -151,11 +174,11 @@ def _last_bars(chaos: Chaos) -> list[Bar]:
     return [Bar("exit code", code, 0), Bar("left at the end", len(left), 0)]
 
 
-def _config(folder: Path, port: int, camera: Camera) -> dict[str, Any]:
+def _config(folder: Path, port: int, camera: Camera, rtsp: RtspCamera | None) -> dict[str, Any]:
     width, height = SIZE
     return {
         "streams": [
-            {"stream_id": "cam0", "source": f"demo:{width}x{height}@{FPS:g}"},
+            {"stream_id": "cam0", "source": f"demo:{width}x{height}@{FPS:g}" if rtsp is None else rtsp.uri},
             {"stream_id": "cam1", "source": camera.uri},
         ],
         "models": {"person_detector": {"model_dir": str(folder), "size": "n"}},

@@ -58,14 +58,16 @@ class Mosquitto:
 
     def __init__(self, program: str, folder: Path, config: Iterable[str] = ("allow_anonymous true",)) -> None:
         self.port = free_port()
-        file = folder / f"mosquitto-{self.port}.conf"
-        lines = [f"listener {self.port} {HOST}", "user root", "persistence false", *config]
-        file.write_text("\n".join(lines) + "\n")
-        self._command = [program, "-c", str(file)]
+        self._file = folder / f"mosquitto-{self.port}.conf"
+        self._config = tuple(config)
+        self._command = [program, "-c", str(self._file)]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def start(self, config: Iterable[str] | None = None) -> None:
+        """Start it and wait until it answers; `config` stands in for the usual lines in this life."""
+        lines = self._config if config is None else config
+        common = [f"listener {self.port} {HOST}", "user root", "persistence false"]
+        self._file.write_text("\n".join([*common, *lines]) + "\n")
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(self._answers, "mosquitto answers", _START_LIMIT_S)
 

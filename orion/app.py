@@ -96,6 +96,7 @@ def _settings(config: Config, identity: Identity, specs: list[WorkerSpec]) -> Su
         frame_deadline_s=reconfigure.frame_deadline_s(config),
         policy=reconfigure.restart_policy(config),
         memory_limit_mb=reconfigure.memory_limit_mb(config, len(specs)),
+        start_deadline_s=config.workers.start_deadline_s,
     )
 
 

@@ -58,7 +58,7 @@ class StreamFailed:
 
 @dataclass(frozen=True, slots=True)
 class StreamCondition:
-    """The source delivers, and is found frozen, slow, or well again."""
+    """The source delivers, but not as it should, or is found well again."""
 
     stream_id: str
     finding: Finding
@@ -116,6 +116,8 @@ class Capture:
         """The thread takes no other source any more."""
         self.limiter = RateLimiter(settings.rate_hz)
         self._vitals: Vitals | None = None
+        self._unannounced: StreamOpened | None = None
+        """The source is open and has yet to prove it: what garbage opens delivers nothing."""
         self._ring: Ring | None = None
         self._slot: Slot | None = None
         self._seq = first_seq
@@ -196,13 +198,13 @@ class Capture:
         while not self._disturbed.is_set():
             try:
                 info = self._source.open()
-                self._supervisor.post(StreamOpened(self._stream_id, info, again=opened))
+                self._unannounced = StreamOpened(self._stream_id, info, again=opened)
                 opened, first = True, self._seq
                 self._read_all(info)
             except (SourceError, SharedMemoryError) as error:
                 self._source.close()
                 if self._seq > first:
-                    delays = self._settings.backoff.delays(Random())
+                    delays, first = self._settings.backoff.delays(Random()), self._seq
                 if not self._retries(error, opened=opened):
                     raise
                 delay_s = next(delays)
@@ -223,8 +225,8 @@ class Capture:
         paced = self._source.kind in _TIMED_BY_THEMSELVES and not self._settings.every_frame
         pace = RealTimePace() if paced else None
         # Files and the demo may well show the same picture twice, and who waits for workers sets the rate.
-        watched = self._source.kind in {"network", "device"}
-        self._vitals = Vitals(None if self._settings.every_frame else info.fps) if watched else None
+        watched = self._source.kind in {"network", "device"} and not self._settings.every_frame
+        self._vitals = Vitals(info.fps) if watched else None
         self._use_ring(info.width, info.height)
         while not self._disturbed.is_set() and self._seq != self._end_seq:
             if self._ledger.paused and not self._settings.every_frame:
@@ -242,9 +244,10 @@ class Capture:
         """Pass one picture over without converting it; return False at the end of the source."""
         if not self._source.skip():
             return False
+        self._announce()
         self._await_pace(pace)
         if self._vitals is not None:
-            self._tell(self._vitals.passed(time.monotonic()))
+            self._tell(self._vitals.passed(time.monotonic(), self._source.camera_time_s))
         self._ledger.skip(reason)
         self._seq += 1
         return True
@@ -257,13 +260,14 @@ class Capture:
         picture = self._source.read(destination)
         if picture is None:
             return False
+        self._announce()
         if picture is not destination:
             self._take_other_size(picture)
         self._await_pace(pace)
         captured_ns, captured_wall_ns = time.monotonic_ns(), self._settings.wall_ns()
         stream_time_s = self._source.stream_time_s
         if self._vitals is not None:
-            self._tell(self._vitals.seen(picture, captured_ns / 1e9))
+            self._tell(self._vitals.seen(picture, captured_ns / 1e9, self._source.camera_time_s))
         frame = Frame(
             frame_seq=self._seq,
             generation=self._ring.finish(self._slot.index),
@@ -279,6 +283,12 @@ class Capture:
         self._slot = self._ledger.offer(self._slot, frame)
         self._supervisor.wake()
         return True
+
+    def _announce(self) -> None:
+        """Say that the source delivers, once."""
+        if self._unannounced is not None:
+            self._supervisor.post(self._unannounced)
+            self._unannounced = None
 
     def _tell(self, finding: Finding | None) -> None:
         """Post what was found of the source, if anything."""

@@ -33,6 +33,7 @@ EFFECTS: Mapping[str, Effect] = {
     "workers.threads": "models",
     "workers.frame_deadline_s": "live",
     "workers.memory_limit_mb": "restart",
+    "workers.start_deadline_s": "restart",
     "workers.restart": "restart",
     "ring": "restart",
     "control": "forbidden",

@@ -227,6 +227,12 @@ class WorkersConfig(Section):
         default="auto",
         description="MB of its own from which a worker is replaced; auto = its share of half the machine's memory",
     )
+    start_deadline_s: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="seconds that the first start of a worker may take; later ones are held to the longest before them",
+    )
     restart: RestartConfig = Field(default=RestartConfig(), description="when a worker is started again")
 
 

@@ -27,7 +27,7 @@ from orion.handle import (
     WorkerProcess,
 )
 from orion.ledger import Lease
-from orion.limits import Limits, start_limit_s
+from orion.limits import Limits
 from orion.messages import (
     AttentionDescribed,
     BootFailure,
@@ -310,7 +310,8 @@ class Crew:
         process = WorkerProcess(self._specs[handle.worker_id])
         handle.restarts += handle.down_since_s is not None
         now_s = time.monotonic()
-        handle.state = Starting(process, now_s, now_s + start_limit_s(handle.longest_start_s, handle.late_starts))
+        limit_s = self.limits.start_limit_s(handle.longest_start_s, handle.late_starts)
+        handle.state = Starting(process, now_s, now_s + limit_s)
         read = selectors.EVENT_READ
         self._selector.register(process.channel.fileno(), read, lambda: self._readable(handle, process))
         self._selector.register(process.sentinel, read, lambda: self._ended(handle, process))

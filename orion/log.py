@@ -45,6 +45,13 @@ def setup(
     logging.captureWarnings(capture=True)
 
 
+def write_due() -> None:
+    """Write how often complaints came again, as far as it is due; to be called now and then, or silence hides them."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, CollapsingHandler):
+            handler.write_due()
+
+
 @dataclass(slots=True)
 class _Repeats:
     record: logging.LogRecord
@@ -104,14 +111,21 @@ class CollapsingHandler(logging.StreamHandler):  # type: ignore[type-arg]
         if record.levelno < logging.WARNING or self._collapser.admit(record, now_s):
             super().emit(record)
 
+    def write_due(self) -> None:
+        """Write what was only counted and is due, though nothing else is to be written."""
+        self._write_locked(self._now_s())
+
     def close(self) -> None:
         """Write what is still only counted."""
+        self._write_locked(float("inf"))
+        super().close()
+
+    def _write_locked(self, now_s: float) -> None:
         self.acquire()
         try:
-            self._write_repeats(float("inf"))
+            self._write_repeats(now_s)
         finally:
             self.release()
-        super().close()
 
     def _write_repeats(self, now_s: float) -> None:
         for first, count in self._collapser.due(now_s):

@@ -67,6 +67,15 @@ class NetworkSource(VideoSource):
             raise self.error("ended the stream")
         return True
 
+    @property
+    def camera_time_s(self) -> float | None:
+        """Time of the last picture by RTP; None where the stream has none, and for what is no live stream."""
+        if not self.uri.startswith("rtsp"):
+            return None
+        position_ms = self._opened.get(cv2.CAP_PROP_POS_MSEC)
+        # The library says 0 where it does not know.
+        return position_ms / 1000 if position_ms else None
+
 
 class HttpSource(Source):
     """A stream over HTTP: MJPEG read by `orion.mjpeg`, anything else by the capture library."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from orion import paint
+from orion import log, paint
 from orion.display import Display
 from orion.errors import ResourceError
 from orion.messages import Pixels
@@ -107,7 +107,8 @@ class Outlets:
             self._bus.publish("health", json.dumps(event, separators=(",", ":")).encode())
 
     def tick(self, describe: Callable[[], dict[str, Any]]) -> None:
-        """Show the state, and publish telemetry when it is due."""
+        """Show the state, and publish telemetry and log repetitions when they are due."""
+        log.write_due()
         if self._display is not None:
             self._display.update(describe())
         if self._bus is None or self._telemetry is None:

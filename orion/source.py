@@ -66,6 +66,11 @@ class Source(ABC):
         """Presentation time of the last picture in seconds from the first, always growing; None for live sources."""
         return None
 
+    @property
+    def camera_time_s(self) -> float | None:
+        """What a camera's own clock said of the last picture, seconds from any moment; None where it says nothing."""
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Let go of the source. Twice is once."""

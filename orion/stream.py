@@ -15,7 +15,7 @@ from orion.ring import MIN_SLOTS, Ring
 from orion.source import Source, SourceInfo
 from orion.telemetry import RateMeter
 
-StreamState = Literal["opening", "running", "frozen", "slow", "lost", "ended", "failed"]
+StreamState = Literal["opening", "running", "frozen", "slow", "irregular", "lost", "ended", "failed"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ class SupervisorSettings:
     frame_deadline_s: float | None
     policy: restart.RestartPolicy = field(default_factory=restart.RestartPolicy)
     memory_limit_mb: float = float("inf")
+    start_deadline_s: float = 60.0
 
 
 class Supervisor:
@@ -87,7 +88,7 @@ class Supervisor:
         self._done = False
         self._error: OrionError | None = None
         self._selector = selectors.DefaultSelector()
-        limits = Limits(settings.frame_deadline_s, settings.memory_limit_mb)
+        limits = Limits(settings.frame_deadline_s, settings.memory_limit_mb, settings.start_deadline_s)
         self.crew = Crew(settings.workers, settings.policy, limits, self._selector, self)
         self._selector.register(mailbox.fileno(), selectors.EVENT_READ, self._handle_posts)
         self._assign()
@@ -161,11 +162,13 @@ class Supervisor:
                     "%dx%d from %s", info.width, info.height, stream.settings.uri, extra={"stream": stream.stream_id}
                 )
                 if again:
-                    self._report("stream_restored", stream_id=stream.stream_id, reason="the source is back")
+                    self._report(
+                        "stream_restored", stream_id=stream.stream_id, reason="the source is back", state=stream.state
+                    )
             case StreamLost(reason=reason, retry_s=retry_s):
                 stream.state = "lost"
                 _log.debug("next attempt in %.1f s", retry_s, extra={"stream": stream.stream_id})
-                self._report("stream_lost", stream_id=stream.stream_id, reason=reason)
+                self._report("stream_lost", stream_id=stream.stream_id, reason=reason, state=stream.state)
             case StreamCondition(finding=finding):
                 self._note_condition(stream, finding)
             case StreamEnded():
@@ -173,16 +176,15 @@ class Supervisor:
             case StreamFailed(error=error):
                 stream.state = "failed"
                 if stream.by_command:
-                    self._report("stream_lost", stream_id=stream.stream_id, reason=str(error))
+                    self._report("stream_lost", stream_id=stream.stream_id, reason=str(error), state=stream.state)
                 else:
                     self._finish(f"{stream.stream_id} failed", error)
 
     def _note_condition(self, stream: Stream, finding: Finding) -> None:
         """Report a source that delivers, but not as it should, or does so again."""
-        well = finding.condition == "well"
-        stream.state = "running" if finding.condition == "well" else finding.condition
-        name = "stream_restored" if well else f"stream_{finding.condition}"
-        self._report(name, stream_id=stream.stream_id, reason=finding.reason)
+        name = "stream_restored" if finding.condition == "well" else f"stream_{finding.condition}"
+        stream.state = "running" if finding.worst == "well" else finding.worst
+        self._report(name, stream_id=stream.stream_id, reason=finding.reason, state=stream.state)
 
     # What commands do.
 

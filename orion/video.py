@@ -20,6 +20,9 @@ _ATTEMPTS: Final = 8
 # The library reads these at its first use. What an operator has set stays.
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fpsprobesize;2")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+# Its lock would let each source that opens, or does not answer for seconds, hold up all others that open; the decoder
+# that it comes with is built with threads, and does its own locking.
+os.environ.setdefault("OPENCV_FFMPEG_IS_THREAD_SAFE", "1")
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{READ_TIMEOUT_S:.0f}")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 

@@ -1,5 +1,5 @@
-"""Whether a camera that delivers is well: pictures that are new, not black, and as many as it promised. Pure decisions
-with the time handed in; used by the capture threads.
+"""Whether a camera that delivers is well: pictures that are new, not black, as many as it promised, each when it was
+taken, by a clock that runs on. Pure decisions with the time handed in; used by the capture threads.
 """
 
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from orion.messages import Pixels
 
-Condition = Literal["well", "frozen", "slow"]
+Condition = Literal["well", "frozen", "slow", "irregular"]
 
 FROZEN_AFTER_S: Final = 15.0
 """Longer than cameras let pass between two key pictures, at which even a still scene gets new noise."""
@@ -23,14 +23,30 @@ _KNOWN_PICTURES: Final = 256
 """More than cameras send from one key picture to the next."""
 _LEAST_PICTURES: Final = 5
 _GAP_S: Final = 5.0
+RHYTHM_WINDOW_S: Final = 10.0
+_HELD_S: Final = 0.3
+"""Longer than encoders with B pictures hold some back at usual rates."""
+_HELD_PERIODS: Final = 2.5
+_HELD_SHARE: Final = 0.7
+_EVEN_SHARE: Final = 0.5
+_LEAST_BURSTS: Final = 5
+"""One hiccup of a network or a busy machine is no rhythm."""
+_JUMP_S: Final = 1.0
+_DRIFT: Final = 0.001
+"""Seconds a second; ten times what the quartz of a cheap camera is off."""
+JUMP_OVER_AFTER_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What has become of a camera; `reason` is for people."""
+    """What has become of a camera: the trouble that is new or left, or `well`; `reason` is for people.
+
+    `worst` is the condition that it is in, which is another one if the new trouble is not its worst.
+    """
 
     condition: Condition
     reason: str
+    worst: Condition
 
 
 class Stillness:
@@ -94,28 +110,118 @@ class Rate:
         return self._reason
 
 
+class Rhythm:
+    """Tells a camera, or a network, that holds pictures back and hands them over together, again and again."""
+
+    def __init__(self) -> None:
+        self._last_s: float | None = None
+        self._gaps_s: list[float] = []
+        self._reason = ""
+
+    def count(self, now_s: float) -> str:
+        """Count a picture; return why the last whole window was one of bursts, empty if it was not."""
+        if self._last_s is not None:
+            self._gaps_s.append(now_s - self._last_s)
+        self._last_s = now_s
+        took_s = sum(self._gaps_s)
+        if took_s >= RHYTHM_WINDOW_S:
+            self._reason = self._judge(took_s)
+            self._gaps_s = []
+        return self._reason
+
+    def _judge(self, took_s: float) -> str:
+        least_s = max(_HELD_S, _HELD_PERIODS * took_s / len(self._gaps_s))
+        held_s = [gap_s for gap_s in self._gaps_s if gap_s >= least_s]
+        share = _EVEN_SHARE if self._reason else _HELD_SHARE
+        if len(held_s) < _LEAST_BURSTS or sum(held_s) < share * took_s:
+            return ""
+        at_once = round(len(self._gaps_s) / len(held_s))
+        return f"pictures come in bursts: nothing for up to {max(held_s):.1f} s, then about {at_once} at once"
+
+
+class CameraClock:
+    """Tells a camera whose own time jumps from one whose pictures are late, come all at once, or are left out.
+
+    What is late has fallen behind the camera's time, and may catch up with it, but never gets ahead of it.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+        self._ahead_s = 0.0
+        """By how much the camera's time is ahead of ours when nothing is late."""
+        self._jumped_s: float | None = None
+        self._reason = ""
+
+    def look(self, now_s: float, camera_s: float | None) -> str:
+        """Return how the camera's time has jumped shortly before `now_s`; empty if it did not, or is not told."""
+        if camera_s is not None:
+            self._compare(now_s, camera_s)
+        if self._jumped_s is not None and now_s - self._jumped_s >= JUMP_OVER_AFTER_S:
+            self._jumped_s, self._reason = None, ""
+        return self._reason
+
+    def _compare(self, now_s: float, camera_s: float) -> None:
+        ahead_s = camera_s - now_s
+        if self._last is None:
+            self._ahead_s = ahead_s
+        else:
+            last_s, last_camera_s = self._last
+            jump_s = ahead_s - (last_camera_s - last_s)
+            forward = jump_s > _JUMP_S and ahead_s - self._ahead_s > _JUMP_S
+            if forward or camera_s < last_camera_s - _JUMP_S:
+                self._ahead_s, self._jumped_s = ahead_s, now_s
+                self._reason = f"the stream's clock jumped by {jump_s:+.1f} s"
+            else:
+                self._ahead_s = max(ahead_s, self._ahead_s - _DRIFT * (now_s - last_s))
+        self._last = now_s, camera_s
+
+
+_CONDITIONS: Final[dict[str, Condition]] = {
+    "pictures": "frozen",
+    "rate": "slow",
+    "rhythm": "irregular",
+    "clock": "irregular",
+}
+"""What may be wrong, the worst first."""
+
+
 class Vitals:
-    """One camera's condition since it was opened. `promised_hz` is the rate that it states, None if it states none."""
+    """One camera's condition since it was opened. `promised_hz` is the rate that it states, None if it states none.
+
+    One trouble does not hide another: each is found once when it begins, and what is left when one ends.
+    """
 
     def __init__(self, promised_hz: float | None) -> None:
         self._stillness = Stillness()
         self._rate = Rate(promised_hz)
-        self._still = self._slow = ""
-        self._condition: Condition = "well"
+        self._rhythm = Rhythm()
+        self._clock = CameraClock()
+        self._reasons = dict.fromkeys(_CONDITIONS, "")
+        self._found: list[str] = []
 
-    def passed(self, now_s: float) -> Finding | None:
-        """Take note of a picture that was passed over; return what has changed."""
-        self._slow = self._rate.count(now_s)
+    def passed(self, now_s: float, camera_s: float | None = None) -> Finding | None:
+        """Take note of a picture that was passed over; return what has changed. `camera_s` is the camera's own time."""
+        self._reasons["rate"] = self._rate.count(now_s)
+        self._reasons["rhythm"] = self._rhythm.count(now_s)
+        self._reasons["clock"] = self._clock.look(now_s, camera_s)
         return self._judge()
 
-    def seen(self, pixels: Pixels, now_s: float) -> Finding | None:
+    def seen(self, pixels: Pixels, now_s: float, camera_s: float | None = None) -> Finding | None:
         """Take note of a picture that was read at `now_s`, a monotonic time; return what has changed."""
-        self._still = self._stillness.look(pixels, now_s)
-        return self.passed(now_s)
+        self._reasons["pictures"] = self._stillness.look(pixels, now_s)
+        return self.passed(now_s, camera_s)
 
     def _judge(self) -> Finding | None:
-        condition: Condition = "frozen" if self._still else "slow" if self._slow else "well"
-        if condition == self._condition:
+        """Return one thing that has changed; another one waits for the next picture."""
+        wrong = [what for what, reason in self._reasons.items() if reason]
+        worst: Condition = _CONDITIONS[wrong[0]] if wrong else "well"
+        for what in wrong:
+            if what not in self._found:
+                self._found.append(what)
+                return Finding(_CONDITIONS[what], self._reasons[what], worst)
+        over = [_CONDITIONS[what] for what in self._found if what not in wrong]
+        if not over:
             return None
-        before, self._condition = self._condition, condition
-        return Finding(condition, self._still or self._slow or f"it is not {before} any more")
+        self._found = wrong
+        left = self._reasons[wrong[0]] if wrong else f"it is not {' or '.join(dict.fromkeys(over))} any more"
+        return Finding(worst, left, worst)

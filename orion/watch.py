@@ -26,6 +26,8 @@ _EVENTS_SHOWN = 8
 _STALE_S = 5.0
 _LINE_EVERY_S = 5.0
 _STREAMS_LIMIT = 64
+_ODD = ("frozen", "slow", "irregular")
+"""States of streams that deliver results all the same."""
 
 
 @dataclass(slots=True)
@@ -120,7 +122,9 @@ class View:
                 },
                 "latency": {"capture_to_result_ms": int() | float() as latency_ms},
             } if not result.get("replayed"):
-                stream.state, stream.heard_s = "running", now_s
+                if stream.state not in _ODD:
+                    stream.state = "running"
+                stream.heard_s = now_s
                 stream.people, stream.plan, stream.size = count, plan, "" if plan == "held" else size
                 stream.rate.add(now_s)
                 stream.latency.add(latency_ms)
@@ -143,9 +147,9 @@ class View:
 
     def _hear_event(self, event: str, message: Mapping[str, Any]) -> str:
         stream_id = message.get("stream_id")
-        states = {"stream_lost": "lost", "stream_frozen": "frozen", "stream_slow": "slow", "stream_restored": "running"}
-        if isinstance(stream_id, str) and event in states:
-            self._stream(stream_id).state = states[event]
+        known = {"stream_lost": "lost", "stream_restored": "running"} | {f"stream_{state}": state for state in _ODD}
+        if isinstance(stream_id, str) and event in known:
+            self._stream(stream_id).state = str(message.get("state", known[event]))
         moment = str(message.get("timestamp", ""))[11:19]
         about = stream_id or message.get("worker_id") or ""
         words = f"{moment} {event} {about}: {message.get('reason', '')}"

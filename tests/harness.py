@@ -83,6 +83,7 @@ def supervised(
     policy: RestartPolicy | None = None,
     frame_deadline_s: float | None = None,
     memory_limit_mb: float = float("inf"),
+    start_deadline_s: float = 60.0,
 ) -> Iterator[tuple[Supervisor, Collected]]:
     """Build a supervisor; `run` it in the block. Closes it, and checks that every frame is accounted for."""
     run_id, mailbox = uuid.uuid4().hex[:12], Mailbox[Post]()
@@ -93,7 +94,9 @@ def supervised(
         streams.append(Stream(settings, make_source(uri), rings, mailbox))
     collected = Collected(mailbox)
     policy = policy or RestartPolicy(jitter=0.0)
-    told = SupervisorSettings("harness", "room", run_id, workers, frame_deadline_s, policy, memory_limit_mb)
+    told = SupervisorSettings(
+        "harness", "room", run_id, workers, frame_deadline_s, policy, memory_limit_mb, start_deadline_s
+    )
     supervisor = Supervisor(told, streams, rings, mailbox, collected)
     try:
         yield supervisor, collected

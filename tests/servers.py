@@ -4,23 +4,20 @@ import base64
 import hashlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from benchmarks.rtsp import PYTHON, lacks
 from tests.conftest import missing
-
-SYSTEM_PYTHON = "/usr/bin/python3"
-"""The interpreter that Debian's GStreamer bindings are installed for."""
 
 _RTSP_SERVER = """
 import sys
@@ -52,29 +49,8 @@ if not server.attach(None):
 print(server.get_bound_port(), flush=True)
 GLib.MainLoop().run()
 """
-_RTSP_NEEDS = """
-import gi
-gi.require_version("Gst", "1.0")
-gi.require_version("GstRtspServer", "1.0")
-from gi.repository import Gst, GstRtspServer
-Gst.init(None)
-needed = ("qtdemux", "rtph264pay", "rtpmp4vpay", "h264parse", "mpeg4videoparse", "tsdemux", "identity")
-print(*(name for name in needed if not Gst.ElementFactory.find(name)))
-"""
-
-
-@cache
-def _rtsp_lacks() -> str:
-    """Return what an RTSP server lacks on this machine, with the packages that have it; empty if nothing."""
-    packages = (
-        "Debian packages gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
-    )
-    if not shutil.which(SYSTEM_PYTHON):
-        return f"{SYSTEM_PYTHON} ({packages})"
-    found = subprocess.run([SYSTEM_PYTHON, "-c", _RTSP_NEEDS], capture_output=True, text=True, check=False)
-    if found.returncode != 0:
-        return f"GStreamer's RTSP server ({packages})"
-    return f"GStreamer's {found.stdout.strip()} ({packages})" if found.stdout.strip() else ""
+_RTSP_NEEDS = ("qtdemux", "rtph264pay", "rtpmp4vpay", "h264parse", "mpeg4videoparse", "tsdemux", "identity")
+_rtsp_lacks = cache(partial(lacks, _RTSP_NEEDS))
 
 
 class RtspServer:
@@ -102,7 +78,7 @@ class RtspServer:
         return self._process.pid
 
     def start(self) -> None:
-        arguments = [SYSTEM_PYTHON, "-c", _RTSP_SERVER, str(self.video.absolute()), str(self.port), *self.login]
+        arguments = [PYTHON, "-c", _RTSP_SERVER, str(self.video.absolute()), str(self.port), *self.login]
         arguments.append(self.elements)
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None

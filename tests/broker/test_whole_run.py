@@ -54,6 +54,8 @@ def test_a_killed_instance_leaves_its_last_will(mosquitto: Mosquitto, tmp_path: 
         running(tmp_path, "--source", SMALL, instance_id=CAM, broker=url(mosquitto)) as instance,
     ):
         until(lambda: listener.payloads(f"care/status/{CAM}"), "online")
+        # Killed while it allocates a segment it would leave one to the next start.
+        instance.await_results(1)
         instance.process.send_signal(signal.SIGKILL)
         until(lambda: listener.payloads(f"care/status/{CAM}")[-1]["status"] == "offline", "the last will")
 

@@ -2,6 +2,7 @@
 supervisor never blocks, other streams go on, frames are accounted for, and a successor takes over.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,16 @@ def test_a_boot_failure_is_told_apart_from_a_crash(tmp_path: Path, caplog: pytes
     assert "RuntimeError: as the script says" in caplog.text
     assert "Traceback" in caplog.text
     assert "ended with code 70" in collected.named("worker_failed")[0]["reason"]
+
+
+def test_a_first_start_that_hangs_ends_at_its_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    began_s = time.monotonic()
+    with supervised(scripted_workers(["spin"], tmp_path), start_deadline_s=3.0) as (supervisor, collected):
+        collected.enough = lambda: len(collected.results) >= 3
+        supervisor.run()
+        assert supervisor.crew.handles["w0"].restarts == 1
+    assert 3.0 <= collected.times_s[0] - began_s < 10.0
+    assert "was not ready after 3.0 s" in caplog.text
 
 
 def test_a_crash_while_starting_is_a_crash(tmp_path: Path) -> None:

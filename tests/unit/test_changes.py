@@ -40,7 +40,7 @@ OTHER: dict[str, Any] = {
     "attention.expansion": 0.9, "attention.history_size": 9, "attention.rescan_s": 9.0, "attention.min_person_px": 9,
     "attention.recall_floor": 0.9, "attention.cost_ratio": 9.0,
     "workers.count": 3, "workers.threads": 3, "workers.frame_deadline_s": 9.0,
-    "workers.memory_limit_mb": 900,
+    "workers.memory_limit_mb": 900, "workers.start_deadline_s": 9.0,
     "workers.restart.immediate": 9, "workers.restart.window_s": 9.0, "workers.restart.limit": 9,
     "workers.restart.limit_window_s": 9.0, "workers.restart.boot_attempts": 9,
     "workers.restart.first_delay_s": 9.0, "workers.restart.longest_delay_s": 9.0,

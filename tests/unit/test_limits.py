@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from orion.limits import Limits, start_limit_s
+from orion.limits import Limits
 from orion.messages import DetectorInfo, SessionInfo
 
 SESSION = SessionInfo("none", "0" * 64, 640, "cpu", 1.0, 20.0)
@@ -18,8 +18,9 @@ def test_a_frame_may_take_ten_times_the_larger_sessions_warm_up(warm_ms: float, 
     assert Limits(frame_s=0.2).frame_deadline_s(info) == 0.2
 
 
-def test_a_first_start_may_take_a_minute() -> None:
-    assert [start_limit_s(None, late) for late in (0, 3)] == [60.0, 60.0]
+def test_a_first_start_may_take_a_minute_or_what_was_set() -> None:
+    assert [Limits().start_limit_s(None, late) for late in (0, 3)] == [60.0, 60.0]
+    assert [Limits(start_s=300).start_limit_s(*known) for known in ((None, 0), (40.0, 0), (0.3, 0))] == [300, 240, 2.5]
 
 
 @pytest.mark.parametrize(
@@ -29,4 +30,4 @@ def test_a_first_start_may_take_a_minute() -> None:
 def test_later_starts_go_by_the_longest_one_and_get_more_after_each_late_one(
     longest_s: float, late: int, expected_s: float
 ) -> None:
-    assert start_limit_s(longest_s, late) == pytest.approx(expected_s)
+    assert Limits().start_limit_s(longest_s, late) == pytest.approx(expected_s)

@@ -154,6 +154,20 @@ def test_the_handler_writes_repeats_as_a_number(handler: CollapsingHandler, cloc
     assert written() == ["lost", "repeated 4 times: lost", "other"]
 
 
+def test_repeats_are_written_though_nothing_else_is(
+    handler: CollapsingHandler, clock: Clock, written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.NullHandler(), handler])
+    handler.handle(record("lost"))
+    handler.handle(record("lost"))
+    log.write_due()
+    assert written() == ["lost"]
+    clock.now_s = log.WINDOW_S
+    log.write_due()
+    log.write_due()
+    assert written() == ["lost", "repeated 1 times: lost"]
+
+
 def test_the_handler_repeats_what_is_no_complaint(handler: CollapsingHandler, written: Written) -> None:
     for _ in range(3):
         handler.handle(record("tick", level=logging.INFO))

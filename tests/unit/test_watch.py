@@ -72,6 +72,26 @@ def test_events_show_as_they_come() -> None:
     assert sum("stream_lost" in line for line in drawn(view, 0.0)) == 8
 
 
+def test_results_do_not_hide_that_a_camera_is_odd() -> None:
+    view = View("hall")
+    event = {"stream_id": "cam0", "reason": "r", "timestamp": "2026-01-02T03:04:05.6Z"}
+
+    def state() -> str:
+        view.hear(result(), 0.0)
+        return next(line for line in drawn(view, 0.0) if line.startswith("cam0")).split()[1]
+
+    view.hear({"event": "stream_frozen", "state": "frozen", **event}, 0.0)
+    assert state() == "frozen"
+    view.hear({"event": "stream_irregular", "state": "frozen", **event}, 0.0)
+    assert state() == "frozen"
+    view.hear({"event": "stream_irregular", "state": "irregular", **event}, 0.0)
+    assert state() == "irregular"
+    view.hear({"event": "stream_restored", "state": "running", **event}, 0.0)
+    assert state() == "running"
+    view.hear({"event": "stream_lost", **event}, 0.0)
+    assert state() == "running"
+
+
 def test_the_link_and_the_status_are_told() -> None:
     view = View("hall")
     assert "hall: not heard of yet" in drawn(view, 0.0)[0]
