@@ -83,11 +83,13 @@ class RowReader(FixedDetector):
 
     def __init__(self, spec: DetectorSpec) -> None:
         self.info = DetectorInfo(spec.model_640, "unknown", (), 1.0)
+        self._confidence = np.ones(2, np.float32)
+        self._class_id = np.zeros(2, np.int32)
 
     def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         """Answer one frame; its number comes as the stream's time."""
         boxes = np.array(answer_to(frame, int(request.stream_time_s)), np.int32)
-        detections = Detections(boxes, np.ones(2, np.float32), np.zeros(2, np.int32))
+        detections = Detections(boxes, self._confidence, self._class_id)
         return Outcome(detections, "full", 640, None, None, 0.0, 0.0, 0.0, 0.0)
 
 

@@ -33,9 +33,9 @@ DROP_REASONS: tuple[DropReason, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Slot:
-    """A place for one picture: the ring's name and the index in it."""
+    """A place for one picture: the ring's name and the index in it. There is one object for each place."""
 
     ring: str
     index: int
@@ -179,7 +179,9 @@ class Ledger:
             slot, frame = self._waiting
             self._waiting = None
             self._states[slot] = _State.LEASED
-            lease = Lease(slot, replace(frame, continuous=self._continuous), worker_id, 1)
+            if frame.continuous is not self._continuous:
+                frame = replace(frame, continuous=self._continuous)
+            lease = Lease(slot, frame, worker_id, 1)
             self._leases[slot] = lease
             self._continuous = True
             self._monitor.notify_all()
@@ -279,5 +281,5 @@ class Ledger:
             raise ValueError(f"{slot} is {self._states.get(slot)}, not {state}")
 
     def _expect_lease(self, lease: Lease) -> None:
-        if self._leases.get(lease.slot) != lease:
+        if self._leases.get(lease.slot) is not lease:
             raise ValueError(f"{lease} is not held")

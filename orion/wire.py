@@ -60,10 +60,11 @@ class Channel:
         Raises BlockingIOError when nothing is there (non-blocking only) and WireError for what is not a message.
         """
         try:
-            length, _, flags, _ = self._end.recvmsg_into([self._packet])
+            # With this flag the kernel says how long the packet was, and not how much of it found room.
+            length = self._end.recv_into(self._packet, 0, socket.MSG_TRUNC)
         except ConnectionResetError:
             return None
-        if flags & socket.MSG_TRUNC:
+        if length > LIMIT:
             raise WireError(f"a message is larger than {LIMIT} bytes")
         return decode(self._view[:length]) if length else None
 
