@@ -307,7 +307,7 @@ def _models(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    if not Path(arguments.file).exists():
+    if not os.path.lexists(arguments.file):
         raise ConfigError(Problem("", f"no such file: {arguments.file!r}"))
     return _python("-m", _CATALOGUE, "inspect", arguments.file)
 

@@ -126,6 +126,7 @@ class ResultWriter:
         self._file = self._open(1 if target == "-" else Path(target))
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE_LIMIT)
         self.lost = 0
+        self._why = "the disk or the reader is too slow"
         self._thread = threading.Thread(target=self._write_all, name="results", daemon=True)
         self._thread.start()
 
@@ -142,7 +143,7 @@ class ResultWriter:
             self._lines.put(None, timeout=timeout_s)
             self._thread.join(timeout_s)
         if self.lost:
-            _log.warning("%d results could not be written to the results file", self.lost)
+            _log.warning("%d results could not be written to the results file: %s", self.lost, self._why)
         return not self._thread.is_alive()
 
     def _open(self, target: Path | int) -> FileIO:
@@ -159,6 +160,7 @@ class ResultWriter:
                 try:
                     while rest:
                         rest = rest[self._file.write(rest) :]
-                except OSError:
+                except OSError as error:
                     # The disk is full or the reader of the pipe has left: count, and go on with the next.
                     self.lost += 1
+                    self._why = str(error.strerror)

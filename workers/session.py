@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,8 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
+
+# Since 1.32 the library starts a thread when it is imported that reports its use to its makers, under an id that it
+# keeps in ~/.cache. Nothing leaves the machine of a care room unasked.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
 
 from orion.errors import ModelError
 from orion.messages import SessionInfo, SessionSize

@@ -1,6 +1,7 @@
 """`orion models` as an operator calls it, and the answer that `run` takes at its start from the same child."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, EXIT_RESOURCE
+from tests.conftest import REPOSITORY
 from tests.instances import environment
 from tests.models import placed
 
@@ -80,3 +82,17 @@ def test_a_pair_is_resolved_as_json(folder: Path) -> None:
     absent = python(folder, "workers.catalogue_cli", "resolve", str(folder), "x")
     assert (absent.returncode, absent.stdout) == (EXIT_RESOURCE, "")
     assert "expected a model of size x" in absent.stderr
+
+
+def test_the_runtime_reports_to_nobody(tmp_path: Path) -> None:
+    """onnxruntime would leave an id and a database in the caller's home, and send what it notes there."""
+    model = REPOSITORY / "models" / "hog_person_320.onnx"
+    code = f"from workers.session import Session; Session({str(model)!r}, 320, 'cpu', 1)"
+    kept = {
+        name: value for name, value in os.environ.items() if name not in {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=kept | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.rglob("*"))

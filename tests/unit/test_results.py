@@ -122,9 +122,10 @@ def test_a_target_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         ResultWriter(str(tmp_path))
 
 
-def test_a_full_disk_is_counted_and_ends_nothing() -> None:
+def test_a_full_disk_is_counted_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     writer = ResultWriter("/dev/full")
     writer.write("{}")
     writer.write("{}")
     assert writer.close(5.0)
     assert writer.lost == 2
+    assert "2 results could not be written to the results file: No space left on device" in caplog.text
