@@ -18,6 +18,7 @@ from workers.lane import Lanes, load_lanes
 from workers.nms import Box, overlap
 from workers.providers import PROVIDERS
 from workers.session import installed_providers, runtime_version, sha256, why_absent
+from workers.turns import AT_ONCE, Turn
 
 _log = logging.getLogger(__name__)
 
@@ -26,25 +27,26 @@ AGREEING_SCORE = 0.02
 _COMPARED = 5
 
 
-def load_chosen(spec: DetectorSpec) -> Lanes:
-    """Load the pair on the provider that `spec` asks for. One that fails gives way to `cpu` with one warning.
+def load_chosen(spec: DetectorSpec, turn: Turn = AT_ONCE) -> Lanes:
+    """Load the pair on the provider that `spec` asks for, each inference in a `turn`. One that fails gives way to `cpu`
+    with one warning.
 
     Raises ModelError when `cpu` cannot run the pair either, or when there is no provider of that name.
     """
     if spec.provider == "auto":
-        return _load_fastest(spec)
+        return _load_fastest(spec, turn)
     if spec.provider not in PROVIDERS:
         raise ModelError(f"expected a provider among auto, {', '.join(PROVIDERS)}, found {spec.provider!r}")
     reason = why_absent(spec.provider)
     if reason is None:
         try:
-            return load_lanes(spec, spec.provider)
+            return load_lanes(spec, spec.provider, turn)
         except ModelError as error:
             if spec.provider == "cpu":
                 raise
             reason = f"{spec.provider} failed at load: {error}"
     _log.warning("provider %s; going on with cpu", reason)
-    lanes = load_lanes(spec, "cpu")
+    lanes = load_lanes(spec, "cpu", turn)
     for lane in lanes.values():
         lane.session.fallback = reason
     return lanes
@@ -65,29 +67,29 @@ def _alike(one: Box, other: Box) -> bool:
     )
 
 
-def _load_fastest(spec: DetectorSpec) -> Lanes:
+def _load_fastest(spec: DetectorSpec, turn: Turn) -> Lanes:
     names = installed_providers()
     if names == ("cpu",):
-        return load_lanes(spec, "cpu")
+        return load_lanes(spec, "cpu", turn)
     memory, key = _Memory(), _key(spec, names)
     remembered = memory.recall(key)
     if remembered in names:
-        lanes = _try(spec, remembered)
+        lanes = _try(spec, remembered, turn)
         if lanes is not None:
             return lanes
-    best_name, best = _fastest(spec, names[:-1])
+    best_name, best = _fastest(spec, names[:-1], turn)
     memory.remember(key, best_name)
     return best
 
 
-def _fastest(spec: DetectorSpec, names: Sequence[str]) -> tuple[str, Lanes]:
+def _fastest(spec: DetectorSpec, names: Sequence[str], turn: Turn) -> tuple[str, Lanes]:
     """Load every provider of `names` in turn; return the fastest whose boxes agree with those of `cpu`, or `cpu`."""
-    best_name, best = "cpu", load_lanes(spec, "cpu")
+    best_name, best = "cpu", load_lanes(spec, "cpu", turn)
     best_ms = best[640].fastest_ms()
     picture = check_image.draw()
     expected = {size: lane.candidates(picture) for size, lane in best.items()}
     for name in names:
-        lanes = _try(spec, name)
+        lanes = _try(spec, name, turn)
         if lanes is None:
             continue
         if not all(agree(expected[size], lane.candidates(picture)) for size, lane in lanes.items()):
@@ -100,9 +102,9 @@ def _fastest(spec: DetectorSpec, names: Sequence[str]) -> tuple[str, Lanes]:
     return best_name, best
 
 
-def _try(spec: DetectorSpec, provider: str) -> Lanes | None:
+def _try(spec: DetectorSpec, provider: str, turn: Turn) -> Lanes | None:
     try:
-        return load_lanes(spec, provider)
+        return load_lanes(spec, provider, turn)
     except ModelError as error:
         _log.warning("provider %s is not taken: %s", provider, error)
         return None

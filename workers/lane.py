@@ -11,8 +11,9 @@ from workers.decode import Rules, candidates
 from workers.letterbox import Letterbox
 from workers.nms import Box
 from workers.session import Session
+from workers.turns import AT_ONCE, Turn
 
-_TIMED_RUNS = 5
+_TIMED_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,9 @@ class Lane:
     def candidates(self, frame: Pixels) -> list[Box]:
         """Return what the head says about the whole of `frame`, however faint, best first."""
         height, width = frame.shape[:2]
-        self.letterbox.fill(frame, Crop(0, 0, width, height, self.rules.size))
-        return candidates(self.session.run(), self.rules, 0.0)
+        with self.session.turn():
+            self.letterbox.fill(frame, Crop(0, 0, width, height, self.rules.size))
+            return candidates(self.session.run(), self.rules, 0.0)
 
     def fastest_ms(self) -> float:
         """Return the time of the fastest of a few inferences, which other processes disturbed least."""
@@ -38,17 +40,17 @@ Lanes = dict[SessionSize, Lane]
 """The 640 always, the 320 when there is one."""
 
 
-def load_lanes(spec: DetectorSpec, provider: str) -> Lanes:
-    """Load and warm the sessions that `spec` names on one provider. Raises ModelError."""
-    lanes: Lanes = {640: _load(spec.model_640, 640, provider, spec)}
+def load_lanes(spec: DetectorSpec, provider: str, turn: Turn = AT_ONCE) -> Lanes:
+    """Load and warm the sessions that `spec` names on one provider, each inference in a `turn`. Raises ModelError."""
+    lanes: Lanes = {640: _load(spec.model_640, 640, provider, spec, turn)}
     if spec.model_320 is not None:
-        lanes[320] = _load(spec.model_320, 320, provider, spec)
+        lanes[320] = _load(spec.model_320, 320, provider, spec, turn)
         _check_siblings(lanes[640].session.card, lanes[320].session.card)
     return lanes
 
 
-def _load(path: str, size: SessionSize, provider: str, spec: DetectorSpec) -> Lane:
-    session = Session(path, size, provider, spec.threads)
+def _load(path: str, size: SessionSize, provider: str, spec: DetectorSpec, turn: Turn) -> Lane:
+    session = Session(path, size, provider, spec.threads, turn)
     rules = Rules(size, session.card.layout, session.card.class_ids(spec.classes), spec.confidence, spec.iou)
     return Lane(session, Letterbox(session.tensor), rules)
 

@@ -9,6 +9,7 @@ import gc
 from orion.messages import DetectorInfo, DetectorSpec
 from workers.choice import load_chosen
 from workers.lane import Lanes
+from workers.turns import AT_ONCE, Turn
 
 
 class SessionPair:
@@ -20,12 +21,13 @@ class SessionPair:
         self._info = self._describe()
 
     @classmethod
-    def load(cls, spec: DetectorSpec, *, rgb: bool = False) -> "SessionPair":
-        """Load and warm the sessions that `spec` names, for frames in BGR or, with `rgb`, in RGB.
+    def load(cls, spec: DetectorSpec, *, rgb: bool = False, turn: Turn = AT_ONCE) -> "SessionPair":
+        """Load and warm the sessions that `spec` names, each inference in a `turn`, for frames in BGR or, with `rgb`,
+        in RGB.
 
         Raises ModelError with what was expected and what was found.
         """
-        lanes = load_chosen(spec)
+        lanes = load_chosen(spec, turn)
         for lane in lanes.values():
             lane.letterbox.rgb = rgb
         return cls(lanes)

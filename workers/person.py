@@ -11,6 +11,7 @@ from orion.messages import AttentionStats, DetectorInfo, DetectorSpec, DetectReq
 from workers.attention import Attention
 from workers.pair import SessionPair, trim_memory
 from workers.pipeline import infer
+from workers.turns import Turns
 
 
 class PersonDetector:
@@ -20,6 +21,7 @@ class PersonDetector:
         cv2.setNumThreads(1)
         self._pair = SessionPair.load(spec)
         self._attention: dict[str, Attention] = {}
+        self._turns = Turns()
 
     @property
     def info(self) -> DetectorInfo:
@@ -28,6 +30,10 @@ class PersonDetector:
 
     def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         """Return who is in `frame`. The frame is only read, and not kept."""
+        with self._turns.frame():
+            return self._process(frame, request)
+
+    def _process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         start = time.perf_counter()
         attention = self._attention.setdefault(request.stream_id, Attention())
         seen = attention.process(frame, request, partial(infer, self._pair, frame), self._cost_ratio(request))
@@ -54,7 +60,7 @@ class PersonDetector:
 
     def load(self, spec: DetectorSpec) -> SessionPair:
         """Load and warm another pair for `swap`; may be called in another thread. Raises ModelError."""
-        return SessionPair.load(spec)
+        return SessionPair.load(spec, turn=self._turns.step)
 
     def swap(self, pair: SessionPair) -> None:
         """Put `pair` in the place of the present one, close that, and hand its memory back to the system."""

@@ -28,6 +28,7 @@ from orion.messages import SessionInfo, SessionSize
 from workers.byte_input import OwnInput, with_byte_input
 from workers.card import ModelCard, Signature, probe_shape, read_card
 from workers.providers import PROVIDERS, Provider
+from workers.turns import AT_ONCE, Turn
 
 _log = logging.getLogger(__name__)
 
@@ -58,28 +59,31 @@ class Session:
     array.
     """
 
-    def __init__(self, path: str, size: SessionSize, provider: str, threads: int) -> None:
-        started = time.perf_counter()
+    def __init__(self, path: str, size: SessionSize, provider: str, threads: int, turn: Turn = AT_ONCE) -> None:
         self._threads = threads
+        self.turn = turn
+        """The context for what is done for no frame."""
         self.provider = provider
         """The name of the provider that runs it now."""
         self.fallback: str | None = None
         """Why that is `cpu` and not the one that was asked for; None where it is what was asked for."""
-        with _readable(path):
+        with _readable(path), turn():
+            started = time.perf_counter()
             file = _File.read(path)
             self._sha256 = file.sha256
             self._session = _open(file, provider, threads)
             self.card = read_card(_signature(path, self._session, file.own))
+            load_ms = (time.perf_counter() - started) * 1e3
         _check_side(self.card, size)
         self.tensor: NDArray[np.uint8] = np.zeros((1, 3, size, size), np.uint8)
-        loaded = time.perf_counter()
-        with _readable(path):
+        with _readable(path), turn():
+            started = time.perf_counter()
             name = self._session.get_inputs()[0].name
             warm: NDArray[np.floating] = self._session.run(None, {name: self.tensor})[0]
             # Memory of our own: that of `warm` belongs to a session that a fallback may replace.
             self._output = warm.copy()
             self._binding = self._bind()
-        self._times = ((loaded - started) * 1e3, (time.perf_counter() - loaded) * 1e3)
+        self._times = (load_ms, (time.perf_counter() - started) * 1e3)
 
     @property
     def info(self) -> SessionInfo:
@@ -107,10 +111,11 @@ class Session:
         return self._output
 
     def timed_run(self) -> float:
-        """Run once and return the milliseconds it took."""
-        start = time.perf_counter()
-        self.run()
-        return (time.perf_counter() - start) * 1e3
+        """Run once, in its turn, and return the milliseconds it took."""
+        with self.turn():
+            start = time.perf_counter()
+            self.run()
+            return (time.perf_counter() - start) * 1e3
 
     def _fall_back(self, error: Exception) -> None:
         if self.provider == "cpu":

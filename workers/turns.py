@@ -1,0 +1,103 @@
+"""Whose turn it is in a worker: a frame's, or a step of loading another pair (a file is opened, an inference warms or
+times it). Run together, both take the same cores, and a frame takes up to three times as long. So a step waits until
+a frame is done and the next is not expected too soon, and a frame waits for the rest of a step. Shared by the worker's
+main thread and the thread that loads.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+Turn = Callable[[], AbstractContextManager[None]]
+"""Makes the context in which one step of loading a pair is made."""
+
+AT_ONCE: Turn = nullcontext
+"""The turn of one who has no frames to think of."""
+
+ROOM_S = 0.02
+"""Least time before the next frame in which a step is begun. Most steps take longer, but a frame that waits for the end
+of one is late only by what is left of it."""
+
+OVERDUE_S = 0.15
+"""A frame that is so late is expected no more: the stream is paused, slow or lost."""
+
+PATIENCE_S = 0.1
+"""Longest that a frame waits for a step, since those of a large model take seconds."""
+
+PASSED_OVER = 3
+"""Most frames for which a step waits where there is never room between two."""
+
+_AWAITED_S = 0.002
+"""A frame that comes so soon after the one before has waited for it, and nobody saw when it came."""
+_INTERVALS = 3
+
+
+class Turns:
+    """Gives frames and the steps of loading a pair their turns, in that order of importance."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._in_frame = False
+        """A frame is being answered, or waits for that."""
+        self._in_step = False
+        self._frames = 0
+        """Answered so far."""
+        self._came_s = self._done_s = -math.inf
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+
+    @contextmanager
+    def frame(self) -> Iterator[None]:
+        """Answer a frame in this context, after the step that is being made, if that takes no longer than 0.1 s."""
+        with self._changed:
+            self._note(self._clock())
+            self._in_frame = True
+            self._changed.wait_for(lambda: not self._in_step, PATIENCE_S)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_frame = False
+                self._frames += 1
+                self._done_s = self._clock()
+                self._changed.notify_all()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Make a step of loading a pair in this context, when there is room for it."""
+        with self._changed:
+            asked = self._frames
+            while not self._has_room(self._clock(), self._frames - asked):
+                self._changed.wait(None if self._in_frame else max(0.0, self._overdue_s - self._clock()))
+            self._in_step = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_step = False
+                self._changed.notify_all()
+
+    @property
+    def _next_s(self) -> float:
+        """When the next frame is expected: as soon as they came lately."""
+        return self._came_s + min(self._intervals, default=0.0)
+
+    @property
+    def _overdue_s(self) -> float:
+        return self._next_s + OVERDUE_S
+
+    def _note(self, now_s: float) -> None:
+        if now_s - self._done_s < _AWAITED_S:
+            self._came_s = min(now_s, self._next_s)
+            return
+        if self._came_s > -math.inf:
+            self._intervals.append(now_s - self._came_s)
+        self._came_s = now_s
+
+    def _has_room(self, now_s: float, passed: int) -> bool:
+        if self._in_frame:
+            return False
+        return passed >= PASSED_OVER or not self._next_s - ROOM_S < now_s < self._overdue_s
