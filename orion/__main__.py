@@ -7,8 +7,10 @@ def main() -> None:
     import sys  # noqa: PLC0415
     import threading  # noqa: PLC0415
 
+    from orion import stdio  # noqa: PLC0415
     from orion.signals import STOP_SIGNALS  # noqa: PLC0415
 
+    stdio.open_what_is_closed()
     if sys.argv[1:2] == ["run"]:
         STOP_SIGNALS.install()
     from orion.cli import main as run_command  # noqa: PLC0415

@@ -22,7 +22,7 @@ from orion.bus import Bus, BusSettings, IncomingCommand, Topic
 from orion.commands import Commands
 from orion.config import Config, broker_address, source_kind
 from orion.display import Display, summary
-from orion.errors import EXIT_OK
+from orion.errors import EXIT_OK, EXIT_RESOURCE
 from orion.mailbox import Mailbox
 from orion.mqtt import TlsSettings
 from orion.outbox import Outbox
@@ -84,7 +84,7 @@ def run(base: Config, config: Config) -> int:
         supervisor.controller = commands
         supervisor.extra = lambda: commands.describe() | {"emitter": None if bus is None else asdict(bus.stats)}
         supervisor.run()
-    return EXIT_OK
+    return EXIT_RESOURCE if outlets.results_lost else EXIT_OK
 
 
 def _settings(config: Config, identity: Identity, specs: list[WorkerSpec]) -> SupervisorSettings:

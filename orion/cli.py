@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from orion import __version__
+from orion import __version__, paths, stdio
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, OrionError, Problem
 
 if TYPE_CHECKING:
@@ -43,15 +43,19 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args, namespace)
         if unknown:
             parser: Parser = found.parser
-            known = [option for action in parser._actions for option in action.option_strings]
+            known = {option.lstrip("-"): option for action in parser._actions for option in action.option_strings}
             name = unknown[0].partition("=")[0]
-            near = difflib.get_close_matches(name, known, 1, 0.5)
-            parser.error(f"unknown argument {name}" + (f"; did you mean {near[0]}?" if near else ""))
+            near = difflib.get_close_matches(name.lstrip("-"), known, 1)
+            parser.error(f"unknown argument {name}" + (f"; did you mean {known[near[0]]}?" if near else ""))
         return found
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code; what went wrong is one line on stderr for each problem."""
+    return stdio.guarded(lambda: _run_command(argv))
+
+
+def _run_command(argv: Sequence[str]) -> int:
     try:
         arguments = _parser().parse_args(list(argv))
         code: int = arguments.action(arguments)
@@ -62,10 +66,6 @@ def main(argv: Sequence[str]) -> int:
         return leaving.code if isinstance(leaving.code, int) else EXIT_OK
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has left; Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_GAVE_UP
     return code
 
 
@@ -307,8 +307,9 @@ def _models(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    if not os.path.lexists(arguments.file):
-        raise ConfigError(Problem("", f"no such file: {arguments.file!r}"))
+    reason = paths.why_absent(Path(arguments.file), "file")
+    if reason is not None:
+        raise ConfigError(Problem("", f"{reason}: {arguments.file!r}"))
     return _python("-m", _CATALOGUE, "inspect", arguments.file)
 
 
@@ -320,7 +321,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     known = _benchmarks()
     for name in arguments.names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.0)
+            near = difflib.get_close_matches(name, known, 1)
             raise ConfigError(
                 Problem("", f"no benchmark is called {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
             )

@@ -361,7 +361,9 @@ class Crew:
             handle.boot_failures += 1
             failure = handle.boot_failure
             if failure is not None and failure.kind == ModelError.__name__ and not handle.times_ready:
+                handle.state = Failed(failure.message)
                 self._listener.unusable(ModelError(failure.message))
+                return
             decision = restart.after_boot_failure(self._policy, handle.boot_failures, self._random)
         else:
             handle.deaths_s.append(now_s)

@@ -9,8 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ State = Mapping[str, Any]
 
 _REFRESH_S = 0.5
 _LINE_EVERY_S = 10.0
+_ANY_WIDTH = 1000
 _STAGES = {
     "queue": "wait for a worker",
     "preprocess": "preprocess",
@@ -78,7 +80,7 @@ class Display:
         if state is None or not state["models"]:
             parts.append(Text("loading the model ...", style="dim"))
         if state is not None:
-            parts += [_stream_table(state), _latency_line(state)]
+            parts += [_streams(state), _latency_lines(state, ("inference", "capture_to_result"), "   ")]
             parts += [bar for stream in state["streams"] if (bar := _progress(stream)) is not None]
         parts += [Text(note, style="dim", overflow="fold") for note in self._notes]
         return Group(*parts)
@@ -95,15 +97,41 @@ def one_line(stream: State) -> str:
 
 
 def summary(state: State, reason: str) -> RenderableType:
-    """Return what is shown when a run has ended: the counts of each stream and the latencies by stage."""
-    latency = Table(title="latency (ms)", title_justify="left", box=None)
+    """Return what is shown when a run has ended: the counts of each stream and the latencies by stage, as far as there
+    was a frame.
+    """
+    parts: list[RenderableType] = [Text(f"Stopped after {state['uptime_s']:.1f} s: {reason}", style="bold")]
+    if any(stream["captured"] for stream in state["streams"]):
+        parts.append(_streams(state))
+    if any(figures["p50"] is not None for figures in state["latency_ms"].values()):
+        parts.append(_Fitting(_latency_table(state), _latency_lines(state, list(_STAGES))))
+    return Group(*parts)
+
+
+class _Fitting:
+    """A table where it fits the width of the terminal, else lines that say the same."""
+
+    def __init__(self, table: Table, lines: Text) -> None:
+        self._table = table
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        needed = Measurement.get(console, options.update(max_width=_ANY_WIDTH), self._table).minimum
+        yield self._table if needed <= options.max_width else self._lines
+
+
+def _streams(state: State) -> RenderableType:
+    return _Fitting(_stream_table(state), Text("\n".join(one_line(stream) for stream in state["streams"])))
+
+
+def _latency_table(state: State) -> Table:
+    table = Table(title="latency (ms)", title_justify="left", box=None)
     for name in ("stage", "p50", "p95", "p99"):
-        latency.add_column(name, justify="left" if name == "stage" else "right")
+        table.add_column(name, justify="left" if name == "stage" else "right")
     for stage, label in _STAGES.items():
         figures = state["latency_ms"][stage]
-        latency.add_row(label, *(_ms(figures[p]) for p in ("p50", "p95", "p99")))
-    seconds = f"after {state['uptime_s']:.1f} s"
-    return Group(Text(f"Stopped {seconds}: {reason}", style="bold"), _stream_table(state), latency)
+        table.add_row(label, *(_ms(figures[p]) for p in ("p50", "p95", "p99")))
+    return table
 
 
 def _stream_table(state: State) -> Table:
@@ -127,13 +155,13 @@ def _stream_table(state: State) -> Table:
     return table
 
 
-def _latency_line(state: State) -> Text:
+def _latency_lines(state: State, stages: Sequence[str], between: str = "\n") -> Text:
     parts = []
-    for stage in ("inference", "capture_to_result"):
+    for stage in stages:
         figures = state["latency_ms"][stage]
         numbers = " / ".join(_ms(figures[p]) for p in ("p50", "p95", "p99"))
         parts.append(f"{_STAGES[stage]} {numbers} ms")
-    return Text(f"{'   '.join(parts)}   (p50 / p95 / p99)")
+    return Text(f"{between.join(parts)}{between}(p50 / p95 / p99)")
 
 
 def _ms(value: float | None) -> str:

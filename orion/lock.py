@@ -118,7 +118,7 @@ def remove_leftover_segments(instance_id: str, run_id: str, folder: Path = SHARE
         try:
             path.unlink(missing_ok=True)
         except PermissionError:
-            _log.warning("the leftover segment %s belongs to another user", path)
+            _log.warning("%s bears this instance's name and belongs to another user: left as it is", path)
         else:
             removed.append(path.name)
     return removed

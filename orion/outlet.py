@@ -91,6 +91,11 @@ class Outlets:
         self._telemetry = telemetry
         self._telemetry_due_s = time.monotonic()
 
+    @property
+    def results_lost(self) -> int:
+        """Return how many results could not be written to their file so far."""
+        return 0 if self._writer is None else self._writer.lost
+
     def result(self, result: dict[str, Any], pixels: Callable[[], Pixels]) -> None:
         """Publish, write and paint one result; it is encoded once."""
         line = json.dumps(result, separators=(",", ":"))

@@ -143,7 +143,7 @@ class ResultWriter:
             self._lines.put(None, timeout=timeout_s)
             self._thread.join(timeout_s)
         if self.lost:
-            _log.warning("%d results could not be written to the results file: %s", self.lost, self._why)
+            _log.error("%d results could not be written to the results file: %s", self.lost, self._why)
         return not self._thread.is_alive()
 
     def _open(self, target: Path | int) -> FileIO:

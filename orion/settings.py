@@ -17,6 +17,7 @@ from orion import keys, persist, yaml_file
 from orion import uri as uris
 from orion.config import Config, source_kind
 from orion.errors import ConfigError, Problem, ResourceError
+from orion.paths import why_absent
 from orion.yaml_file import KeyPath
 
 DEFAULT_FILE = "orion.yaml"
@@ -86,7 +87,8 @@ class _Draft:
         """Note a problem, with the place that the value at `path` came from."""
         origin = next((self.origins[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.origins), None)
         problem = Problem(uris.mask(".".join(map(str, path))), f"{message} ({origin})" if origin else message)
-        if problem not in self.problems:
+        # What is wrong with a value is said once: what is not even text, say, is not missing too.
+        if all(known.path != problem.path for known in self.problems):
             self.problems.append(problem)
 
     def assign(self, path: KeyPath, value: Any, origin: str) -> None:
@@ -255,7 +257,9 @@ def _take_password(draft: _Draft) -> None:
     """Read the password's file, unless the environment has the password itself."""
     path: KeyPath = ("mqtt", "password_file")
     named = keys.at(draft.tree, path)
-    if not isinstance(named, str) or keys.at(draft.tree, _PASSWORD) is not None or not _exists(draft.cwd / named):
+    if not isinstance(named, str) or keys.at(draft.tree, _PASSWORD) is not None:
+        return
+    if why_absent(draft.cwd / named, "file"):
         return
     try:
         lines = (draft.cwd / named).read_text("utf-8").splitlines()
@@ -273,16 +277,19 @@ def _check_paths(draft: _Draft) -> None:
     for index in range(len(streams) if isinstance(streams, list) else 0):
         path: KeyPath = ("streams", index, "source")
         source = keys.at(draft.tree, path)
-        if isinstance(source, str) and source and source_kind(source) == "file" and not _exists(draft.cwd / source):
-            draft.complain(path, f"no such file: {source!r}; a source is {keys.description(path)}")
+        if not isinstance(source, str) or not source or source_kind(source) != "file":
+            continue
+        if reason := why_absent(draft.cwd / source, "file"):
+            draft.complain(path, f"{reason}: {source!r}; a source is {keys.description(path)}")
     for pattern in _FILES:
         for path, value in keys.matches(draft.tree, pattern):
-            if not _exists(draft.cwd / value):
-                draft.complain(path, f"no such file or folder: {value!r}")
+            if reason := why_absent(draft.cwd / value, "file or folder"):
+                draft.complain(path, f"{reason}: {value!r}")
     for pattern in _WRITTEN:
         for path, value in keys.matches(draft.tree, pattern):
-            if value != "-" and not _exists((draft.cwd / value).parent):
-                draft.complain(path, f"no such folder: {str(Path(value).parent)!r}")
+            reason = None if value == "-" else why_absent((draft.cwd / value).parent, "folder")
+            if reason is not None:
+                draft.complain(path, f"{reason}: {str(Path(value).parent)!r}")
 
 
 def _explain(draft: _Draft, errors: Iterable[ErrorDetails]) -> None:
@@ -350,11 +357,3 @@ def _put(place: Any, key: str | int, value: Any) -> None:
         place.append(value)
     else:
         place[key] = value
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        # A name that no file can have.
-        return False

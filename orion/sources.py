@@ -13,6 +13,7 @@ from orion.device import DeviceSource
 from orion.errors import ConfigError, Problem
 from orion.messages import Pixels
 from orion.network import HttpSource, NetworkSource
+from orion.paths import why_absent
 from orion.scene import DemoScene
 from orion.source import OPEN_TIMEOUT_S, READ_TIMEOUT_S, Source, SourceInfo
 from orion.video import FileSource
@@ -70,8 +71,9 @@ def make_source(uri: str, open_timeout_s: float = OPEN_TIMEOUT_S, read_timeout_s
         return _demo_source(uri)
     if re.fullmatch(r"\d{1,3}", uri, re.ASCII):
         return DeviceSource(uri)
-    if not uri or "\0" in uri or not Path(uri).exists():
-        raise _wrong(uri, f"no such file; {_SOURCES}")
+    reason = why_absent(Path(uri), "file") if uri else "no such file"
+    if reason is not None:
+        raise _wrong(uri, f"{reason}; {_SOURCES}")
     return FileSource(uri)
 
 

@@ -55,9 +55,13 @@ def list_folder(folder: Path) -> list[Entry]:
     """Return every model file of `folder`, by name; a broken one is listed with its error. Raises ModelError when there
     is no such folder.
     """
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: expected a folder of models, found none")
-    return [_entry(path) for path in sorted(folder.glob("*.onnx")) if not path.name.startswith(".")]
+    try:
+        paths = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"{folder}: expected a folder of models, found none") from None
+    except OSError as error:
+        raise ModelError(f"{folder}: the folder cannot be read: {error.strerror}") from error
+    return [_entry(path) for path in paths if path.suffix == ".onnx" and not path.name.startswith(".")]
 
 
 def resolve(folder: Path, size: str) -> PairPaths:

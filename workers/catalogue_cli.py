@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from orion import stdio
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, OrionError
 from workers import catalogue, export
 from workers.card import ModelCard
@@ -91,4 +92,4 @@ def _line(card: ModelCard) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(stdio.guarded(lambda: main(sys.argv[1:])))

@@ -1,15 +1,19 @@
 """The capture thread with sources that fail on purpose: what it says of them, and how long it waits."""
 
+import itertools
 import os
 from collections.abc import Callable
 
 from orion.backoff import Backoff
 from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamLost, StreamOpened
-from orion.ledger import Ledger
+from orion.ledger import Frame, Ledger
 from orion.messages import Pixels
-from orion.ring import Ring
+from orion.ring import Ring, RingView
 from orion.source import Source, SourceInfo
+from orion.sources import make_source
 from tests.instances import until
+from tests.servers import MjpegServer
+from tests.videos import jpeg
 
 DELAYS_S = (0.01, 0.02, 0.04, 0.08)
 BACKOFF = Backoff(0.01, 2.0, 10.0, 0.0)
@@ -77,6 +81,45 @@ def posted(script: list[int | None], enough: Callable[[list[CaptureEvent]], bool
         for ring in rings:
             ring.close()
     return posts.all
+
+
+def test_a_picture_of_another_size_gets_a_ring_of_its_own_and_the_stream_goes_on() -> None:
+    sizes = [(320, 240), (160, 120), (640, 480)]
+    posts, rings, ledger = Posts(), list[Ring](), Ledger()
+    place: dict[str, tuple[int, int]] = {}
+
+    def make_ring(width: int, height: int) -> Ring:
+        rings.append(Ring(f"orion.capture.{os.getpid()}.{len(rings)}", width, height, 3))
+        place[rings[-1].name] = (width, height)
+        return rings[-1]
+
+    def take() -> tuple[str, Frame]:
+        lease = until(lambda: ledger.lease("w0"), "a frame")
+        view = RingView(lease.slot.ring)
+        assert view.read(lease.slot.index, lease.frame.generation).any(), "the picture is in the ring of its size"
+        view.close()
+        ledger.give_back(lease, "inferred")
+        return lease.slot.ring, lease.frame
+
+    with MjpegServer([jpeg(index, *size) for size in sizes for index in range(8)]) as server:
+        capture = Capture("cam0", make_source(server.uri), ledger, make_ring, posts, CaptureSettings())
+        capture.start()
+        try:
+            taken = []
+            while len({ring for ring, _ in taken}) < 4:
+                taken.append(take())
+        finally:
+            capture.stop()
+            assert capture.join(10)
+            for ring in rings:
+                ring.close()
+    assert list(place.values())[:4] == [*sizes, sizes[0]]
+    assert all(place[ring] == (frame.width, frame.height) for ring, frame in taken)
+    news = [ring != before for (before, _), (ring, _) in itertools.pairwise(taken)]
+    assert [not frame.continuous for _, frame in taken] == [True, *news]
+    assert ledger.take_drained() == list(place)[:-1]
+    assert ledger.accounts().balanced
+    assert [event for event in posts.all if isinstance(event, StreamLost)] == []
 
 
 def lost(events: list[CaptureEvent]) -> list[StreamLost]:

@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 PACKAGES = ("orion", "workers", "models", "benchmarks")
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("vocabulary", frozenset({"errors", "messages", "uri", "config", "log"})),
+    ("vocabulary", frozenset({"errors", "messages", "paths", "stdio", "uri", "config", "log"})),
     ("settings", frozenset({"yaml_file", "keys", "persist", "settings"})),
     (
         "transport and edges",
@@ -168,7 +168,7 @@ def test_the_supervisors_side_never_imports_the_detector() -> None:
 def test_the_detector_imports_only_the_vocabulary() -> None:
     others = {"orion", "models", "benchmarks"}
     ours = {(module, one.module) for module in WORKERS for one in imports(module) if top(one) in others}
-    assert {pair for pair in ours if pair[1] not in {"orion.messages", "orion.errors"}} == set()
+    assert {pair for pair in ours if pair[1] not in {"orion.messages", "orion.errors", "orion.stdio"}} == set()
     assert ("workers.person", "orion.messages") in ours
 
 

@@ -1,0 +1,115 @@
+"""What a person is shown: the live view, the lines without a terminal, and the summary, at many widths."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from orion.display import Display, one_line, summary
+
+CALM = {"p50": None, "p95": None, "p99": None}
+LATENCY = {
+    "queue": {"p50": 0.113, "p95": 0.2, "p99": 0.3},
+    "preprocess": {"p50": 1.11, "p95": 1.21, "p99": 1.31},
+    "inference": {"p50": 41.04, "p95": 52.06, "p99": 63.08},
+    "postprocess": {"p50": 0.41, "p95": 0.42, "p99": 0.43},
+    "capture_to_result": {"p50": 44.4, "p95": 55.5, "p99": 66.6},
+}
+STREAM = {
+    "stream_id": "hall",
+    "state": "running",
+    "frames": 400,
+    "captured": 100,
+    "inferred": 61,
+    "held": 17,
+    "dropped": {"superseded": 19, "paused": 2, "shutdown": 0},
+    "fps": 9.87,
+    "people": 2,
+    "best_confidence": 0.876,
+}
+
+
+def state(latency: dict[str, Any] = LATENCY, **stream: Any) -> dict[str, Any]:
+    """Return the state of an instance with one stream."""
+    return {"uptime_s": 12.34, "models": {"model_name": "m"}, "latency_ms": latency, "streams": [STREAM | stream]}
+
+
+def shown(renderable: RenderableType, width: int) -> list[list[str]]:
+    """Return the words of each line on a terminal of that width, none of which is wider."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    return [line.split() for line in lines]
+
+
+def live(now: dict[str, Any] | None, width: int = 100) -> list[list[str]]:
+    """Return what the live view shows."""
+    display = Display(["Results go to mqtt://here.", "Ctrl-C stops."])
+    if now is not None:
+        display.update(now)
+    return shown(display._view(), width)
+
+
+def test_the_live_view_says_what_was_seen_how_fast_where_it_goes_and_how_to_stop() -> None:
+    head, row, latency, *_, first_note, last_note = live(state())
+    assert head == ["stream", "state", "captured", "inferred", "held", "dropped", "results/s", "people"]
+    assert row == ["hall", "running", "100", "61", "17", "19", "superseded,", "2", "paused", "9.9", "2", "(0.88)"]
+    assert latency[:6] == ["inference", "41.0", "/", "52.1", "/", "63.1"]
+    assert latency[7:] == ["capture", "to", "result", "44.4", "/", "55.5", "/", "66.6", "ms", "(p50", "/", "p95", "/", "p99)"]
+    assert (first_note, last_note) == (["Results", "go", "to", "mqtt://here."], ["Ctrl-C", "stops."])
+
+
+def test_a_source_with_an_end_has_a_progress_bar() -> None:
+    bars = [line for line in live(state()) if line[-1:] == ["frames"]]
+    assert [(line[0], line[-2]) for line in bars] == [("hall", "100/400")]
+    lengths = []
+    for captured in (0, 100, 200, 400, 401):
+        [bar] = [line for line in live(state(captured=captured)) if line[-1:] == ["frames"]]
+        assert bar[-2] == f"{min(captured, 400)}/400"
+        lengths.append(sum(map(len, bar[1:-2])))
+    assert lengths == [0, 10, 20, 40, 40]
+    assert [line for line in live(state(frames=None)) if line[-1:] == ["frames"]] == []
+
+
+def test_before_the_first_word_of_a_worker_the_model_is_loading() -> None:
+    assert live(None)[0] == ["loading", "the", "model", "..."]
+    assert live(state() | {"models": {}})[0] == ["loading", "the", "model", "..."]
+
+
+def test_a_line_for_logs_says_the_same() -> None:
+    line = (
+        "hall running: 100 captured, 61 inferred, 17 held, dropped: 19 superseded, 2 paused; 9.9 results/s; 2 person(s)"
+    )
+    assert one_line(STREAM) == f"{line} now"
+
+
+def test_the_summary_has_the_counts_and_the_latency_of_each_stage() -> None:
+    lines = shown(summary(state(), "shutdown"), 100)
+    assert lines[0] == ["Stopped", "after", "12.3", "s:", "shutdown"]
+    assert lines[2] == ["hall", "running", "100", "61", "17", "19", "superseded,", "2", "paused", "9.9", "2", "(0.88)"]
+    figures = {" ".join(line[:-3]): line[-3:] for line in lines[4:]}
+    assert figures == {
+        "stage": ["p50", "p95", "p99"],
+        "wait for a worker": ["0.11", "0.20", "0.30"],
+        "preprocess": ["1.1", "1.2", "1.3"],
+        "inference": ["41.0", "52.1", "63.1"],
+        "postprocess": ["0.41", "0.42", "0.43"],
+        "capture to result": ["44.4", "55.5", "66.6"],
+    }
+
+
+def test_a_run_without_a_frame_is_summed_up_in_a_line() -> None:
+    nothing = state(dict.fromkeys(LATENCY, CALM), captured=0)
+    assert shown(summary(nothing, "hall failed"), 80) == [["Stopped", "after", "12.3", "s:", "hall", "failed"]]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_nothing_is_cut_off_on_a_narrow_terminal(width: int) -> None:
+    words = [word for line in shown(summary(state(), "shutdown"), width) for word in line]
+    assert "…" not in "".join(words)
+    for word in ("hall", "100", "61", "17", "19", "superseded,", "41.0", "52.1", "63.1", "44.4", "66.6"):
+        assert word in words
+    assert {"hall", "9.9", "Ctrl-C"} <= {word for line in live(state(), width) for word in line}
