@@ -118,10 +118,17 @@ def nothing_left_behind() -> Iterator[None]:
     assert not left, f"left behind: {left}"
 
 
-@pytest.fixture(autouse=True, scope="session")
-def no_file_left_in_the_tree() -> Iterator[None]:
-    """Fail a run in CI that leaves a file in the tree; elsewhere a person may be editing meanwhile."""
-    before = _tree()
+@pytest.fixture(scope="session")
+def files_in_the_tree() -> set[str]:
+    """Return the untracked files that are known of: those from before the first test, and those already told."""
+    return _tree()
+
+
+@pytest.fixture(autouse=True)
+def no_file_left_in_the_tree(files_in_the_tree: set[str]) -> Iterator[None]:
+    """Fail any test in CI that leaves a file in the tree; elsewhere a person may be editing meanwhile."""
     yield
     if os.environ.get("CI") == "true":
-        assert not _tree() - before, f"files left in the tree: {_tree() - before}"
+        left = _tree() - files_in_the_tree
+        files_in_the_tree |= left
+        assert not left, f"files left in the tree: {left}"

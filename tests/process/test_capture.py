@@ -105,7 +105,7 @@ def test_a_picture_of_another_size_gets_a_ring_of_its_own_and_the_stream_goes_on
         capture = Capture("cam0", make_source(server.uri), ledger, make_ring, posts, CaptureSettings())
         capture.start()
         try:
-            taken = []
+            taken: list[tuple[str, Frame]] = []
             while len({ring for ring, _ in taken}) < 4:
                 taken.append(take())
         finally:
