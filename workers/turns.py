@@ -27,8 +27,10 @@ OVERDUE_S = 0.15
 PATIENCE_S = 0.1
 """Longest that a frame waits for a step, since those of a large model take seconds."""
 
-PASSED_OVER = 3
-"""Most frames for which a step waits where there is never room between two."""
+PASSED_OVER, PASSED_OVER_S = 3, 0.5
+"""Most frames, and longest time but for the frame that is being answered, for which a step waits where there is never
+room between two.
+"""
 
 _AWAITED_S = 0.002
 """A frame that comes so soon after the one before has waited for it, and nobody saw when it came."""
@@ -69,8 +71,8 @@ class Turns:
     def step(self) -> Iterator[None]:
         """Make a step of loading a pair in this context, when there is room for it."""
         with self._changed:
-            asked = self._frames
-            while not self._has_room(self._clock(), self._frames - asked):
+            frames, asked_s = self._frames, self._clock()
+            while not self._has_room(self._clock(), self._frames - frames, asked_s):
                 self._changed.wait(None if self._in_frame else max(0.0, self._overdue_s - self._clock()))
             self._in_step = True
         try:
@@ -97,7 +99,9 @@ class Turns:
             self._intervals.append(now_s - self._came_s)
         self._came_s = now_s
 
-    def _has_room(self, now_s: float, passed: int) -> bool:
+    def _has_room(self, now_s: float, passed: int, asked_s: float) -> bool:
         if self._in_frame:
             return False
-        return passed >= PASSED_OVER or not self._next_s - ROOM_S < now_s < self._overdue_s
+        if passed >= PASSED_OVER or now_s - asked_s >= PASSED_OVER_S:
+            return True
+        return not self._next_s - ROOM_S < now_s < self._overdue_s

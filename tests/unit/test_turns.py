@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from workers.turns import OVERDUE_S, PASSED_OVER, ROOM_S, Turns
+from workers.turns import OVERDUE_S, PASSED_OVER, PASSED_OVER_S, ROOM_S, Turns
 
 LIMIT_S = 10.0
 PERIOD_S = 0.2
@@ -128,6 +128,17 @@ def test_where_frames_leave_no_room_a_step_is_made_after_a_few() -> None:
         clock.now_s += ROOM_S
         with turns.frame():
             clock.now_s += PERIOD_S - ROOM_S / 2
+    step.end()
+
+
+def test_long_frames_are_not_passed_over_one_after_the_other() -> None:
+    clock = Clock()
+    turns = streaming(clock)
+    clock.now_s += PERIOD_S
+    step = Runner(turns.step)
+    assert step.is_held_back()
+    with turns.frame():
+        clock.now_s += PASSED_OVER_S
     step.end()
 
 
