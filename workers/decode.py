@@ -84,10 +84,11 @@ def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: fl
             continue
         places = head[:4].take(columns, 1).tolist()
         for x, y, width, height, score in zip(*places, scores.take(columns).tolist(), strict=True):
+            x1, x2 = x - width / 2, x + width / 2
+            y1, y2 = y - height / 2, y + height / 2
             # A comparison with NaN is false.
-            if 0 < width < _INF and 0 < height < _INF and -_INF < x < _INF and -_INF < y < _INF and score < _INF:
-                across, down = width / 2, height / 2
-                found.append(Box(x - across, y - down, x + across, y + down, score, class_id))
+            if -_INF < x1 < x2 < _INF and -_INF < y1 < y2 < _INF and score < _INF:
+                found.append(Box(x1, y1, x2, y2, score, class_id))
     return found
 
 
