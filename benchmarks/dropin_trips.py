@@ -1,5 +1,5 @@
-"""Frames of 1080p to the drop-in worker and their answers back, over real pipes, for `benchmarks.detector`. A message is
-packed before its trip begins: that is the orchestrator's work, however it does it.
+"""Frames of 1080p to the drop-in worker and their answers back, over real pipes, for `benchmarks.detector`. A message
+is packed before its trip begins: that is the orchestrator's work, however it does it.
 """
 
 import subprocess
@@ -60,7 +60,7 @@ def _row(worker: "subprocess.Popen[bytes]", frame: Pixels, size: SessionSize, fr
 def _packed(frame: Pixels, size: SessionSize) -> bytes:
     height, width = frame.shape[:2]
     meta = {"seq": 0, "roi_processing": {"target_size": size, "crop_applied": True}}
-    body = msgpack.packb({"frame_data": frame.tobytes(), "width": width, "height": height, "meta": meta})
+    body: bytes = msgpack.packb({"frame_data": frame.tobytes(), "width": width, "height": height, "meta": meta})
     return len(body).to_bytes(4, "big") + body
 
 

@@ -99,7 +99,8 @@ class Letterbox:
             return placement
         if self._step == 0:
             size = (placement.width, placement.height)
-            source = cv2.resize(source, size, dst=self._resized, interpolation=cv2.INTER_LINEAR)
+            cv2.resize(source, size, dst=self._resized, interpolation=cv2.INTER_LINEAR)
+            source = self._resized
         red, green, blue = self._planes
         cv2.split(source, [red, green, blue] if self.rgb else [blue, green, red])
         return placement

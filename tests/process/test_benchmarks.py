@@ -113,7 +113,7 @@ def test_detector_reports_every_kind_of_run() -> None:
             assert 0 < row["min_ms"] <= row["p50_ms"] <= row["p95_ms"]
         whole = rows[f"{size} frame to boxes"]
         assert min(whole[f"{what}_p50_ms"] for what in ("around", "cold", "hot", "resize")) > 0
-        assert 0 < rows[f"{size} drop-in over pipes"]["transport_p50_ms"]
+        assert rows[f"{size} drop-in over pipes"]["transport_p50_ms"] > 0
         assert rows[f"{size} in 2 workers"]["frames_s"] > 0
 
 
