@@ -28,7 +28,7 @@ def suppress(boxes: Iterable[Box], iou: float, most: int) -> list[Box]:
             break
         x1, y1, x2, y2, _, class_id = box
         area = (x2 - x1) * (y2 - y1)
-        # The arithmetic of `overlap` in place: a call for each pair of boxes, to min and max too, takes three times as long.
+        # The arithmetic of `overlap` in place: calls for each pair of boxes, of min and max too, take thrice as long.
         for left, top, right, bottom, _, other_class in kept:
             width = (x2 if x2 < right else right) - (x1 if x1 > left else left)  # noqa: FURB136
             height = (y2 if y2 < bottom else bottom) - (y1 if y1 > top else top)  # noqa: FURB136
