@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--pictures", nargs="*", choices=PICTURES, default=list(PICTURES), metavar="SIZE")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N", help="default 1 2")
     parser.add_argument("--providers", nargs="*", default=list(installed_providers()), metavar="NAME")
-    parser.add_argument("--workers", nargs="*", type=int, default=[1, 2, 3], metavar="N", help="side by side (1 2 3)")
+    parser.add_argument("--workers", nargs="+", type=int, default=[], metavar="N", help="also so many side by side")
     parser.add_argument("--rounds", type=int, default=6, metavar="N", help="turns of every kind of run (default 6)")
     parser.add_argument("--block", type=int, default=5, metavar="N", help="counted runs in a turn (default 5)")
     parser.add_argument("--idle-frames", type=int, default=5, metavar="N", help="frames at 1 Hz (default 5, 0: none)")

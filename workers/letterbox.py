@@ -27,16 +27,18 @@ class Placement:
     height: int
     crop: Crop
 
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The frame's pixels to one of the input's, along each axis: what the resize really had, sizes are truncated."""
+        return self.crop.width / self.width, self.crop.height / self.height
+
     def to_frame(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
         """Map a point, or an array of each coordinate, from input pixels to frame pixels.
 
         Each axis has the scale that the resize really had, so this is the exact inverse although sizes are truncated.
         """
-        crop = self.crop
-        return (
-            (x - self.left) * (crop.width / self.width) + crop.x,
-            (y - self.top) * (crop.height / self.height) + crop.y,
-        )
+        across, down = self.scale
+        return (x - self.left) * across + self.crop.x, (y - self.top) * down + self.crop.y
 
     def to_input(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
         """Map a point, or an array of each coordinate, from frame pixels to input pixels: undo `to_frame`."""
