@@ -29,14 +29,11 @@ class Placement:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The frame's pixels to one of the input's, along each axis: what the resize really had, sizes are truncated."""
+        """Pixels of the frame to one of the input, along each axis: what the resize really had, sizes are truncated."""
         return self.crop.width / self.width, self.crop.height / self.height
 
     def to_frame(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
-        """Map a point, or an array of each coordinate, from input pixels to frame pixels.
-
-        Each axis has the scale that the resize really had, so this is the exact inverse although sizes are truncated.
-        """
+        """Map a point, or an array of each coordinate, from input pixels to frame pixels, exactly."""
         across, down = self.scale
         return (x - self.left) * across + self.crop.x, (y - self.top) * down + self.crop.y
 
