@@ -47,20 +47,22 @@ def decode(raw: NDArray[np.floating], rules: Rules, placement: Placement, frame_
     if not found:
         return Detections.empty()
     width, height = frame_size
+    x0, y0 = placement.to_frame(0.0, 0.0)
+    x_step, y_step = placement.scale
     places: list[tuple[int, int, int, int]] = []
-    seen: list[Box] = []
-    for box in found[:MAX_DETECTIONS]:
-        left, top = placement.to_frame(box.x1, box.y1)
-        right, bottom = placement.to_frame(box.x2, box.y2)
-        x1, x2 = _whole(left, width), _whole(right, width)
-        y1, y2 = _whole(top, height), _whole(bottom, height)
-        if x2 > x1 and y2 > y1:
-            places.append((x1, y1, x2 - x1, y2 - y1))
-            seen.append(box)
+    scores: list[float] = []
+    class_ids: list[int] = []
+    for x1, y1, x2, y2, score, class_id in found[:MAX_DETECTIONS]:
+        left, right = _whole(x0 + x1 * x_step, width), _whole(x0 + x2 * x_step, width)
+        top, bottom = _whole(y0 + y1 * y_step, height), _whole(y0 + y2 * y_step, height)
+        if right > left and bottom > top:
+            places.append((left, top, right - left, bottom - top))
+            scores.append(score)
+            class_ids.append(class_id)
     return Detections(
         xywh=np.array(places, np.int32).reshape(-1, 4),
-        confidence=np.array([box.confidence for box in seen], np.float32),
-        class_id=np.array([box.class_id for box in seen], np.int32),
+        confidence=np.array(scores, np.float32),
+        class_id=np.array(class_ids, np.int32),
     )
 
 
@@ -84,10 +86,11 @@ def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: fl
             continue
         places = head[:4].take(columns, 1).tolist()
         for x, y, width, height, score in zip(*places, scores.take(columns).tolist(), strict=True):
+            x1, x2 = x - width / 2, x + width / 2
+            y1, y2 = y - height / 2, y + height / 2
             # A comparison with NaN is false.
-            if 0 < width < _INF and 0 < height < _INF and -_INF < x < _INF and -_INF < y < _INF and score < _INF:
-                across, down = width / 2, height / 2
-                found.append(Box(x - across, y - down, x + across, y + down, score, class_id))
+            if -_INF < x1 < x2 < _INF and -_INF < y1 < y2 < _INF and score < _INF:
+                found.append(Box(x1, y1, x2, y2, score, class_id))
     return found
 
 

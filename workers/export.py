@@ -6,6 +6,9 @@ is ever picked up.
 import importlib
 import importlib.util
 import json
+import os
+import pickle
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,6 +26,18 @@ LICENCE = (
 )
 MANIFEST = "manifest.json"
 _SIZES: tuple[SessionSize, SessionSize] = (640, 320)
+_FAILURES = (
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ImportError,
+    AssertionError,
+    pickle.PickleError,
+)
+"""What Ultralytics and torch raise, or may, for weights that are not to be had, broken or of another make."""
 
 Exporter = Callable[[str, SessionSize, Path], Path]
 """Writes the ONNX file of a model for one input size into a folder, and returns its path."""
@@ -56,16 +71,21 @@ def ultralytics_exporter(model: str, folder: Path) -> Exporter:
 
 def commands(model: str, folder: Path) -> list[str]:
     """Return the shell commands that make the pair, here with the extra or on any machine without Orion."""
-    name = Path(model).stem
-    weights = model if model.endswith(".pt") else f"{model}.pt"
+    weights = Path(model if model.endswith(".pt") else f"{model}.pt")
+    # Ultralytics writes beside the weights.
+    written = shlex.quote(str(weights.with_suffix(".onnx")))
     elsewhere = [
-        f"yolo export model={weights} format=onnx imgsz={size} && mv {name}.onnx {folder}/{name}_fp32_{size}.onnx"
+        f"yolo export {shlex.quote(f'model={weights}')} format=onnx imgsz={size} && "
+        f"mv {written} {shlex.quote(str(folder / f'{weights.stem}_fp32_{size}.onnx'))}"
         for size in _SIZES
     ]
+    place = shlex.quote(str(folder))
+    setup = ["pip install ultralytics onnx onnxslim onnxruntime", f"mkdir -p {place}"]
+    here = f"orion models export {shlex.quote(model)} --model-dir {place}"
     return [
-        f"  pip install 'orion-sensor[export]' && orion models export {model}",
+        f"  pip install 'orion-sensor[export]' && {here}",
         "or, where you like:",
-        *[f"  {line}" for line in ["pip install ultralytics", *elsewhere]],
+        *[f"  {line}" for line in [*setup, *elsewhere]],
     ]
 
 
@@ -74,7 +94,9 @@ def _make(name: str, size: SessionSize, hidden: Path, exporter: Exporter, model:
 
 
 def _export_with_ultralytics(model: str, size: SessionSize, folder: Path) -> Path:
-    yolo: Any = importlib.import_module("ultralytics").YOLO
+    # Without these it reports its use to its makers, and installs what it misses. It fetches weights all the same.
+    os.environ.setdefault("YOLO_OFFLINE", "true")
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     weights = Path(model)
     # Ultralytics writes beside the weights, and fetches known ones to the path that it is given.
     target = folder / f"{weights.stem}.pt"
@@ -82,7 +104,12 @@ def _export_with_ultralytics(model: str, size: SessionSize, folder: Path) -> Pat
         if not weights.is_file():
             raise ModelError(f"{weights}: expected a file of weights, found none")
         shutil.copy(weights, target)
-    return Path(yolo(str(target)).export(format="onnx", imgsz=size))
+    try:
+        yolo: Any = importlib.import_module("ultralytics").YOLO
+        return Path(yolo(str(target)).export(format="onnx", imgsz=size))
+    except _FAILURES as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"{model}: Ultralytics cannot export it: {reason}") from error
 
 
 def _manifest(folder: Path, made: list[Path]) -> dict[str, object]:

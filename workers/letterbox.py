@@ -27,16 +27,15 @@ class Placement:
     height: int
     crop: Crop
 
-    def to_frame(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
-        """Map a point, or an array of each coordinate, from input pixels to frame pixels.
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the frame to one of the input, along each axis: what the resize really had, sizes are truncated."""
+        return self.crop.width / self.width, self.crop.height / self.height
 
-        Each axis has the scale that the resize really had, so this is the exact inverse although sizes are truncated.
-        """
-        crop = self.crop
-        return (
-            (x - self.left) * (crop.width / self.width) + crop.x,
-            (y - self.top) * (crop.height / self.height) + crop.y,
-        )
+    def to_frame(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
+        """Map a point, or an array of each coordinate, from input pixels to frame pixels, exactly."""
+        across, down = self.scale
+        return (x - self.left) * across + self.crop.x, (y - self.top) * down + self.crop.y
 
     def to_input(self, x: Coordinate, y: Coordinate) -> tuple[Coordinate, Coordinate]:
         """Map a point, or an array of each coordinate, from frame pixels to input pixels: undo `to_frame`."""
@@ -58,14 +57,13 @@ def place(crop: Crop) -> Placement:
     return Placement((side - width) // 2, (side - height) // 2, width, height, crop)
 
 
-def interpolation(placement: Placement) -> int:
-    """Return OpenCV's cheapest way to a bilinear result: where an odd number of pixels becomes one (1080p to 640), the
-    bilinear weights all fall on the middle one.
+def step(placement: Placement) -> int:
+    """Return the odd number of pixels that become one along both axes (three for 1080p to 640): the bilinear weights
+    then all fall on the middle one, and the others need not be read. Zero where they do not.
     """
     across, rest_across = divmod(placement.crop.width, placement.width)
     down, rest_down = divmod(placement.crop.height, placement.height)
-    single = rest_across == rest_down == 0 and across % 2 == down % 2 == 1
-    return cv2.INTER_NEAREST_EXACT if single else cv2.INTER_LINEAR
+    return across if across == down and rest_across == rest_down == 0 and across % 2 else 0
 
 
 class Letterbox:
@@ -80,8 +78,9 @@ class Letterbox:
         self._tensor.fill(GREY)
         self._placement: Placement | None = None
         self._inside = (0, 0, 0, 0)
-        self._interpolation = cv2.INTER_LINEAR
+        self._step = 0
         self._resized = np.empty((0, 0, 3), np.uint8)
+        self._picture = self._tensor[0]
         self._planes: tuple[NDArray[np.uint8], ...] = ()
 
     def fill(self, frame: Pixels, crop: Crop) -> Placement:
@@ -89,13 +88,20 @@ class Letterbox:
         placement = self._placement
         if placement is None or placement.crop != crop:
             placement = self._placement = place(crop)
-            self._interpolation = interpolation(placement)
+            self._step = step(placement)
             self._make_room(placement)
         source = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
-        size = (placement.width, placement.height)
-        cv2.resize(source, size, dst=self._resized, interpolation=self._interpolation)
+        if self._step > 1:
+            middle = self._step // 2
+            source = source[middle :: self._step, middle :: self._step]
+            np.copyto(self._picture, (source if self.rgb else source[:, :, ::-1]).transpose(2, 0, 1))
+            return placement
+        if self._step == 0:
+            size = (placement.width, placement.height)
+            cv2.resize(source, size, dst=self._resized, interpolation=cv2.INTER_LINEAR)
+            source = self._resized
         red, green, blue = self._planes
-        cv2.split(self._resized, [red, green, blue] if self.rgb else [blue, green, red])
+        cv2.split(source, [red, green, blue] if self.rgb else [blue, green, red])
         return placement
 
     def _make_room(self, placement: Placement) -> None:
@@ -104,6 +110,7 @@ class Letterbox:
             return
         left, top, width, height = self._inside = inside
         self._tensor.fill(GREY)
+        self._picture = self._tensor[0, :, top : top + height, left : left + width]
         # OpenCV writes into these parts of the tensor in place.
-        self._planes = tuple(self._tensor[0, :, top : top + height, left : left + width])
+        self._planes = tuple(self._picture)
         self._resized = np.empty((height, width, 3), np.uint8)

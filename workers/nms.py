@@ -28,10 +28,10 @@ def suppress(boxes: Iterable[Box], iou: float, most: int) -> list[Box]:
             break
         x1, y1, x2, y2, _, class_id = box
         area = (x2 - x1) * (y2 - y1)
-        # The arithmetic of `overlap` in place: a call for each pair of boxes takes longer than all the rest.
+        # The arithmetic of `overlap` in place: calls for each pair of boxes, of min and max too, take thrice as long.
         for left, top, right, bottom, _, other_class in kept:
-            width = min(x2, right) - max(x1, left)
-            height = min(y2, bottom) - max(y1, top)
+            width = (x2 if x2 < right else right) - (x1 if x1 > left else left)  # noqa: FURB136
+            height = (y2 if y2 < bottom else bottom) - (y1 if y1 > top else top)  # noqa: FURB136
             if width <= 0 or height <= 0 or class_id != other_class:
                 continue
             common = width * height

@@ -1,4 +1,8 @@
+import importlib.machinery
 import json
+import os
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -47,7 +51,43 @@ def test_without_the_extra_the_commands_are_told() -> None:
     told = "\n".join(export.commands("yolo11n", Path("models")))
     assert "yolo export model=yolo11n.pt format=onnx imgsz=640 && mv yolo11n.onnx models/yolo11n_fp32_640.onnx" in told
     assert "imgsz=320" in told
-    assert "pip install 'orion-sensor[export]' && orion models export yolo11n" in told
+    assert "mkdir -p models" in told
+    assert "pip install 'orion-sensor[export]' && orion models export yolo11n --model-dir models" in told
+
+
+def test_the_commands_fetch_the_file_from_beside_the_weights_whatever_it_is_called() -> None:
+    told = "\n".join(export.commands("/srv/my room.pt", Path("the models")))
+    assert "yolo export 'model=/srv/my room.pt' format=onnx imgsz=320 && " in told
+    assert "&& mv '/srv/my room.onnx' 'the models/my room_fp32_320.onnx'" in told
+
+
+@pytest.fixture
+def ultralytics(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """A package of that name that exports nothing yet."""
+    package = types.ModuleType("ultralytics")
+    package.__spec__ = importlib.machinery.ModuleSpec("ultralytics", None)
+    monkeypatch.setitem(sys.modules, "ultralytics", package)
+    for name in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL"):
+        # Set first, so that what the exporter sets is undone afterwards.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    return package
+
+
+@pytest.mark.parametrize(
+    "failure", [ConnectionError("no way\nout"), TypeError("no way"), AttributeError("no way"), AssertionError("no way")]
+)
+def test_what_ultralytics_cannot_export_is_told_in_a_line(
+    tmp_path: Path, ultralytics: types.ModuleType, failure: Exception
+) -> None:
+    def refuse(path: str) -> object:
+        raise failure
+
+    ultralytics.YOLO = refuse  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=r"^yolo11n: Ultralytics cannot export it: no way$"):
+        export.export("yolo11n", tmp_path, export.ultralytics_exporter("yolo11n", tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    assert (os.environ["YOLO_OFFLINE"], os.environ["YOLO_AUTOINSTALL"]) == ("true", "false")
 
 
 def test_the_command_line_shows_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

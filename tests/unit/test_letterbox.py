@@ -61,7 +61,9 @@ def reference(frame: Pixels, size: int) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("size", [320, 640])
 @pytest.mark.parametrize("rgb", [False, True])
 def test_pixels_are_those_of_the_plain_letterbox(size: SessionSize, rgb: bool) -> None:
-    """Also where an odd number of pixels becomes one, after another shape was there before, and for crops."""
+    """Also where an odd number of pixels becomes one, after another shape was there before, and for crops, of frames
+    that cannot be written.
+    """
     random = np.random.default_rng(1)
     tensor = np.zeros((1, 3, size, size), np.uint8)
     letterbox = Letterbox(tensor)
@@ -69,8 +71,14 @@ def test_pixels_are_those_of_the_plain_letterbox(size: SessionSize, rgb: bool) -
     for width, height in [(size * 3, size * 3 // 2), (500, 375), (375, 500), (size, size), (1920, 1080), (33, 17)]:
         frame = random.integers(0, 256, (height, width, 3), np.uint8)
         given = np.ascontiguousarray(frame[..., ::-1]) if rgb else frame
+        given.flags.writeable = False
         whole, piece = Crop(0, 0, width, height, size), Crop(width // 5, height // 7, width // 2, height // 3, size)
-        for crop in (whole, piece, whole):
+        exact = [
+            Crop(width - times * size, height - times * 150, times * size, times * 150, size)
+            for times in (1, 2, 3)
+            if width >= times * size and height >= times * 150
+        ]
+        for crop in (whole, piece, *exact, whole):
             letterbox.fill(given, crop)
             inside = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
             assert np.array_equal(tensor, reference(inside, size))

@@ -1,0 +1,170 @@
+"""What `benchmarks.detector` times: a loaded pair and each kind of run on it, and a frame that another process writes
+anew when asked, as the supervisor's decoder does. Each is used by the main thread of a process that measures.
+"""
+
+import multiprocessing
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import cv2
+import numpy as np
+import onnxruntime
+
+from orion.lookup import ModelPair
+from orion.messages import AttentionSettings, Crop, DetectorSpec, Pixels, SessionSize
+from orion.ring import MIN_SLOTS, Ring, RingView
+from workers import check_image
+from workers.decode import decode
+from workers.letterbox import place
+from workers.pair import SessionPair
+from workers.pipeline import infer
+from workers.suggest import suggest_region
+
+UNCOUNTED = 2
+"""Runs at the start of a block that are not counted."""
+
+_LIMIT_S = 60.0
+"""For anything that another process owes; far beyond what is measured."""
+
+
+@dataclass(slots=True)
+class Times:
+    """Durations in ms of one kind of run: the inference in it, and the whole from frame to boxes."""
+
+    inference: list[float]
+    total: list[float]
+
+    @property
+    def around(self) -> list[float]:
+        """All but the inference."""
+        return [total - inference for total, inference in zip(self.total, self.inference, strict=True)]
+
+
+class Subject:
+    """A loaded pair, and the runs that are timed on it."""
+
+    def __init__(self, pair: ModelPair, provider: str, threads: int) -> None:
+        small = None if pair.model_320 is None else str(pair.model_320)
+        spec = DetectorSpec(str(pair.model_640), small, 0.4, 0.45, ("person",), provider, threads)
+        self.pair = SessionPair.load(spec)
+        self.sizes: list[SessionSize] = sorted(self.pair.lanes, reverse=True)
+        self._exported: dict[SessionSize, Callable[[], object]] = {}
+        if self.pair.info.sessions[0].provider == "cpu":
+            self._exported = {
+                size: _exported_run(lane.session.card.path, size, threads) for size, lane in self.pair.lanes.items()
+            }
+
+    def exported(self, size: SessionSize, times: Times) -> None:
+        """Time one inference on the file as it was exported, whose input is floats; on `cpu` alone."""
+        if size in self._exported:
+            start = time.perf_counter()
+            self._exported[size]()
+            times.total.append((time.perf_counter() - start) * 1e3)
+
+    def raw(self, size: SessionSize, times: Times) -> None:
+        """Time one inference without anything around it."""
+        took_ms = self.pair.lanes[size].session.timed_run()
+        times.inference.append(took_ms)
+        times.total.append(took_ms)
+
+    def resize(self, frame: Pixels, size: SessionSize, times: Times) -> None:
+        """Time OpenCV's bilinear resize of a whole frame into kept memory; an inference should go before."""
+        placement = place(whole(frame, size))
+        small = np.empty((placement.height, placement.width, 3), np.uint8)
+        start = time.perf_counter()
+        cv2.resize(frame, (placement.width, placement.height), dst=small, interpolation=cv2.INTER_LINEAR)
+        times.total.append((time.perf_counter() - start) * 1e3)
+
+    def hot(self, frame: Pixels, size: SessionSize, times: Times) -> None:
+        """Time all that surrounds an inference, with the answer of the last one in its place."""
+        height, width = frame.shape[:2]
+        lane = self.pair.lanes[size]
+        raw = lane.session.run()
+        for _ in range(UNCOUNTED + 1):
+            start = time.perf_counter()
+            placement = lane.letterbox.fill(frame, whole(frame, size))
+            detections = decode(raw, lane.rules, placement, (width, height))
+            suggest_region(detections, (width, height), AttentionSettings().expansion)
+            took_ms = (time.perf_counter() - start) * 1e3
+        times.total.append(took_ms)
+
+    def path(self, frame: Pixels, size: SessionSize, times: Times) -> None:
+        """Time one whole frame, from its pixels to its boxes and the region that they suggest."""
+        height, width = frame.shape[:2]
+        start = time.perf_counter()
+        detections, timings = infer(self.pair, frame, whole(frame, size))
+        suggest_region(detections, (width, height), AttentionSettings().expansion)
+        times.total.append((time.perf_counter() - start) * 1e3)
+        times.inference.append(timings.inference_ms)
+
+
+class WrittenFrame:
+    """A picture in a slot of a ring that belongs to a process of its own, as a frame does in service."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        name = f"orion.bench.{uuid.uuid4().hex[:12]}.0"
+        context = multiprocessing.get_context("spawn")
+        self._end, theirs = context.Pipe()
+        self._process = context.Process(target=_write_slot, args=(theirs, name, pixels), name="decoder")
+        self._process.start()
+        theirs.close()
+        self.write()
+        self._ring = RingView(name)
+        self.pixels = self._ring.read(0, 0)
+        """The frame, read-only."""
+
+    def write(self) -> None:
+        """Have the other process write the picture anew. Raises RuntimeError when it does not."""
+        self._end.send(None)
+        if not self._end.poll(_LIMIT_S):
+            raise RuntimeError("the frame is not written")
+        self._end.recv()
+
+    def close(self) -> None:
+        """End the other process by the end of its input."""
+        self._ring.close()
+        self._end.close()
+        self._process.join(_LIMIT_S)
+        self._process.close()
+
+
+def _write_slot(end: Connection, name: str, pixels: Pixels) -> None:
+    """Write `pixels` into a slot whenever asked; what the other process runs."""
+    height, width = pixels.shape[:2]
+    ring = Ring(name, width, height, MIN_SLOTS)
+    try:
+        while True:
+            end.recv()
+            np.copyto(ring.peek(0), pixels)
+            end.send(None)
+    except EOFError:
+        pass
+    finally:
+        ring.close()
+
+
+def whole(frame: Pixels, size: SessionSize) -> Crop:
+    """Return the crop that is the whole frame, for the session of that size."""
+    height, width = frame.shape[:2]
+    return Crop(0, 0, width, height, size)
+
+
+def picture(width: int, height: int) -> Pixels:
+    """Return a frame with a few drawn persons, so that there are boxes to decode."""
+    tiles = np.tile(check_image.draw(), (2, 2, 1))
+    return np.asarray(cv2.resize(tiles, (width, height)), np.uint8)
+
+
+def _exported_run(path: str, size: int, threads: int) -> Callable[[], object]:
+    """Return one inference on the file itself, with the options of Orion's sessions that keep two from fighting."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "100")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    floats = np.full((1, 3, size, size), 0.45, np.float16 if given.type == "tensor(float16)" else np.float32)
+    return lambda: session.run(None, {given.name: floats})
