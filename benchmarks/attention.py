@@ -19,9 +19,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.attention_view import SideBySide, Timeline, draw_timelines, require_matplotlib
+from benchmarks.attention_view import SideBySide, Timeline, draw_timelines
 from benchmarks.inputs import default_pair, testdata
-from benchmarks.report import Bar, Report, Row, describe_model, publish
+from benchmarks.report import Bar, Report, Row, describe_model, plot_file, publish
 from benchmarks.scoring import HELD_IOU, Reference, Score, load_reference, score_frame
 from orion.lookup import ModelPair
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome, Pixels
@@ -280,8 +280,6 @@ def bars(rows: Sequence[Row]) -> list[Bar]:
 def main() -> None:
     """Measure and report."""
     arguments = _arguments()
-    if arguments.plot is not None:
-        require_matplotlib()
     if not sys.stderr.isatty():
         os.environ.setdefault("COLUMNS", "150")
     pair = ModelPair(arguments.model, arguments.model_320) if arguments.model else default_pair()
@@ -317,7 +315,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model-320", type=Path, metavar="FILE", help="the 320 that goes with --model")
     parser.add_argument("--provider", default="cpu", metavar="NAME", help="default cpu")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default 1")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="boxes, crops and plan over time (extra `plot`)")
+    parser.add_argument("--plot", type=plot_file, metavar="FILE", help="boxes, crops and plan over time (extra `plot`)")
     parser.add_argument("--film", type=Path, metavar="FOLDER", help="also write side-by-side videos into this folder")
     arguments = parser.parse_args()
     if not arguments.videos:

@@ -2,8 +2,6 @@
 answers side by side. Runs in the benchmark's main thread.
 """
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +28,6 @@ class Timeline:
     frame_size: tuple[int, int]
     outcomes: Sequence[Outcome]
     plans: Sequence[str]
-
-
-def require_matplotlib() -> None:
-    """Exit with what to install where plots cannot be drawn, before anything is measured for one."""
-    if importlib.util.find_spec("matplotlib") is None:
-        sys.exit("plots need matplotlib: pip install 'orion-sensor[plot]'")
 
 
 def draw_timelines(timelines: Sequence[Timeline], path: Path) -> None:

@@ -4,10 +4,10 @@ report, one line of JSON on stdout and a table on stderr. Runs in the benchmark'
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -114,7 +114,21 @@ def describe_model(path: Path) -> dict[str, str]:
 
 def add_plot_option(parser: argparse.ArgumentParser) -> None:
     """Give a benchmark the option that `publish` serves."""
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the medians (png, svg, pdf; extra `plot`)")
+    parser.add_argument(
+        "--plot", type=plot_file, metavar="FILE", help="also draw the medians (png, svg, pdf; extra `plot`)"
+    )
+
+
+def plot_file(text: str) -> Path:
+    """Return the path that an option names for a plot. Raises ArgumentTypeError at once, and not after minutes of
+    measuring, where it could not be drawn.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError("plots need matplotlib: pip install 'orion-sensor[plot]'")
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {str(path.parent)!r}")
+    return path
 
 
 def publish(report: Report, plot: Path | None = None, plotted: str = "p50_ms") -> None:
@@ -147,10 +161,8 @@ def _cell(value: Any) -> str:
 
 
 def _draw(report: Report, path: Path, plotted: str) -> None:
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, needed by who wants plots
-    except ImportError:
-        sys.exit("plots need matplotlib: pip install 'orion-sensor[plot]'")
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, needed by who wants plots
+
     rows = [row for row in report.rows if row.get(plotted) is not None]
     labels = [" ".join(value for value in row.values() if isinstance(value, str)) for row in rows]
     figure = Figure(figsize=(8, 1 + 0.35 * len(rows)), layout="constrained")

@@ -16,7 +16,7 @@ from select import select
 from typing import Any
 
 from benchmarks.mosquitto import HOST, UNBOUNDED, Mosquitto, installed, wait_until
-from benchmarks.report import Bar, Report, Row, publish
+from benchmarks.report import Bar, Report, Row, plot_file, publish
 from benchmarks.rig import Instance, Listener, children, write_models
 from orion.mqtt import Accepted, Connection, Endpoint
 
@@ -113,7 +113,9 @@ def main() -> None:
     """Put an instance through it, and report what has grown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full size (default: 1)")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw memory, descriptors and threads over time")
+    parser.add_argument(
+        "--plot", type=plot_file, metavar="FILE", help="also draw memory, descriptors and threads over time"
+    )
     chosen = parser.parse_args()
     goals = {
         "frames": math.ceil(_FRAMES * chosen.scale),
@@ -227,10 +229,8 @@ def _loss_bars(status: dict[str, Any]) -> list[Bar]:
 
 
 def _draw(samples: dict[str, list[Sample]], path: Path) -> None:
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, needed by who wants plots
-    except ImportError:
-        sys.exit("plots need matplotlib: pip install 'orion-sensor[plot]'")
+    from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, needed by who wants plots
+
     figure = Figure(figsize=(8, 7), layout="constrained")
     shown = (("rss_mb", "resident MB"), ("descriptors", "descriptors"), ("threads", "threads"))
     for place, (field, label) in enumerate(shown, 1):

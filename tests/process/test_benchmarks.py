@@ -5,6 +5,7 @@ held to a limit here.
 import json
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import pipeline, transport
-from benchmarks.report import Bar, Report, publish, spread
+from benchmarks.report import Bar, Report, plot_file, publish, spread
 from orion.messages import Pixels
 from tests.conftest import REPOSITORY
 
@@ -149,6 +150,18 @@ def test_a_report_can_be_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str
     publish(Report("name", {}, [{"way": "a", "p50_ms": 1.0}, {"way": "b", "p50_ms": 2.0}]), tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     assert json.loads(capsys.readouterr().out)["benchmark"] == "name"
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    assert plot_file(str(tmp_path / "plot.svg")) == tmp_path / "plot.svg"
+    with pytest.raises(ArgumentTypeError, match=r"no such folder: '.*absent'"):
+        plot_file(str(tmp_path / "absent" / "plot.svg"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ArgumentTypeError, match="plots need matplotlib"):
+        plot_file(str(tmp_path / "plot.svg"))
 
 
 def test_figures_from_numpy_are_reported_too() -> None:
