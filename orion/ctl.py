@@ -69,8 +69,10 @@ def complete(command: str) -> str:
         return wanted if wanted in fitting else fitting[0]
     if fitting:
         raise ConfigError(Problem("", f"{command!r} is ambiguous: {', '.join(fitting)}"))
-    near = difflib.get_close_matches(wanted, requests.SCHEMAS, 1, 0.0)
-    raise ConfigError(Problem("", f"{command!r} is no command; did you mean {near[0]}? `orion ctl` lists all"))
+    beginnings = {name[: len(wanted)]: name for name in requests.SCHEMAS} | {name: name for name in requests.SCHEMAS}
+    near = difflib.get_close_matches(wanted, beginnings, 1)
+    meant = f"; did you mean {beginnings[near[0]]}?" if near else "."
+    raise ConfigError(Problem("", f"{command!r} is no command{meant} `orion ctl` lists all"))
 
 
 def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:

@@ -24,8 +24,10 @@ def test_command_names_are_completed(typed: str, command: str) -> None:
     ("typed", "error"),
     [
         ("set", "ambiguous: set_inference_rate"),
-        ("get_statsu", "no command; did you mean get_status"),
-        ("reboot", "no command"),
+        ("get_statsu", r"no command; did you mean get_status\? `orion ctl` lists all$"),
+        ("pase", r"no command; did you mean pause_inference\?"),
+        ("reboot", r"^'reboot' is no command\. `orion ctl` lists all$"),
+        ("xyzzy", r"^'xyzzy' is no command\. `orion ctl` lists all$"),
     ],
 )
 def test_what_is_not_clear_is_refused_with_the_candidates(typed: str, error: str) -> None:
