@@ -6,6 +6,7 @@ instance. The kernel lets go of the lock with its holder, however that ended.
     <temporary folder>/orion-<uid>/orion/<instance_id>.lock    else; private, and checked to be ours
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -15,6 +16,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -107,7 +109,8 @@ def read_lock(instance_id: str, environ: Mapping[str, str] = os.environ) -> Lock
 def remove_leftover_segments(instance_id: str, run_id: str, folder: Path = SHARED_MEMORY) -> list[str]:
     """Remove the shared-memory segments that other runs of this instance left; return their names.
 
-    Only for who holds the instance's lock. A segment is `orion.<instance_id>.<run_id>.<n>`; ids have no dots.
+    Only for who holds the instance's lock. A segment is `orion.<instance_id>.<run_id>.<n>`; ids have no dots. Those of
+    other users stay: locks are each user's own, so that an instance of theirs may be alive.
     """
     ours = re.compile(rf"orion\.{re.escape(instance_id)}\.([^.]+)\.[0-9]+")
     removed = []
@@ -116,12 +119,20 @@ def remove_leftover_segments(instance_id: str, run_id: str, folder: Path = SHARE
         if match is None or match[1] == run_id:
             continue
         try:
-            path.unlink(missing_ok=True)
+            _unlink_own(path)
         except PermissionError:
             _log.warning("%s bears this instance's name and belongs to another user: left as it is", path)
         else:
             removed.append(path.name)
     return removed
+
+
+def _unlink_own(path: Path) -> None:
+    """Remove a file of this user. Raises PermissionError for another's, also as root, whom the kernel lets do it."""
+    with suppress(FileNotFoundError):
+        if path.lstat().st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        path.unlink()
 
 
 def _folder(environ: Mapping[str, str]) -> Path:

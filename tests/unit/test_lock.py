@@ -150,3 +150,13 @@ def test_leftovers_are_those_of_the_same_instance_and_another_run(tmp_path: Path
         (tmp_path / name).touch()
     assert remove_leftover_segments("cam", "now", tmp_path) == leftovers
     assert {path.name for path in tmp_path.iterdir()} == set(others)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to another user, and remove them")
+def test_segments_of_another_user_stay_even_for_root(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("orion.cam.mine.0", "orion.cam.theirs.0"):
+        (tmp_path / name).touch()
+    os.chown(tmp_path / "orion.cam.theirs.0", 65534, 65534)
+    assert remove_leftover_segments("cam", "now", tmp_path) == ["orion.cam.mine.0"]
+    assert [path.name for path in tmp_path.iterdir()] == ["orion.cam.theirs.0"]
+    assert "orion.cam.theirs.0" in caplog.text
