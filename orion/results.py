@@ -4,6 +4,7 @@ a pipe never holds a frame up.
 """
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Mapping
@@ -154,13 +155,32 @@ class ResultWriter:
             raise SourceError(f"results cannot be written to {target}: {error.strerror}") from error
 
     def _write_all(self) -> None:
+        losing = False
         with self._stack:
             while (line := self._lines.get()) is not None:
-                rest = memoryview(f"{line}\n".encode())
                 try:
-                    while rest:
-                        rest = rest[self._file.write(rest) :]
+                    self._write_line(memoryview(f"{line}\n".encode()))
                 except OSError as error:
                     # The disk is full or the reader of the pipe has left: count, and go on with the next.
                     self.lost += 1
                     self._why = str(error.strerror)
+                    if not losing:
+                        _log.error("results cannot be written to the results file: %s", self._why)
+                    losing = True
+                else:
+                    if losing:
+                        _log.warning("results are written again; %d are not in the file", self.lost)
+                    losing = False
+
+    def _write_line(self, line: memoryview) -> None:
+        """Write the whole line, or take back from a file what found room, so that the next line stays one of its own.
+        Raises OSError.
+        """
+        written = 0
+        try:
+            while written < len(line):
+                written += self._file.write(line[written:])
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(self._file.seek(-written, os.SEEK_CUR))
+            raise

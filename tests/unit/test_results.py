@@ -1,6 +1,7 @@
 """The published form of a result, field by field, and the file that results are written to."""
 
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from orion.messages import (
     SessionInfo,
 )
 from orion.results import ResultWriter, publishable, timestamp
+from tests.instances import until
 
 IDENTITY = {"instance_id": "orion", "room_id": "room-01", "stream_id": "cam0", "run_id": "abc"}
 FRAME = Frame(41, 2, 1920, 1080, 0, 1_700_000_000_123_456_789, 1.5, continuous=True)
@@ -129,3 +131,26 @@ def test_a_full_disk_is_counted_and_ends_nothing(caplog: pytest.LogCaptureFixtur
     assert writer.close(5.0)
     assert writer.lost == 2
     assert "2 results could not be written to the results file: No space left on device" in caplog.text
+
+
+def test_a_disk_that_fills_up_is_told_at_once_and_leaves_whole_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "out.jsonl"
+    lines = [json.dumps({"n": number, "pad": "x" * 40}) for number in range(4)]
+    room, rest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = ResultWriter(str(path))
+    try:
+        # Room for one line and a half; the kernel takes the half, then refuses.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(lines[0]) * 3 // 2, rest))
+        for line in lines[:3]:
+            writer.write(line)
+        until(lambda: writer.lost == 2, "two lost results")
+        assert path.read_text() == f"{lines[0]}\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, rest))
+    assert caplog.text.count("results cannot be written to the results file: File too large") == 1
+    writer.write(lines[3])
+    assert writer.close(5.0)
+    assert path.read_text() == f"{lines[0]}\n{lines[3]}\n"
+    assert "results are written again; 2 are not in the file" in caplog.text
