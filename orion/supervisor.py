@@ -402,6 +402,8 @@ class Supervisor:
         ended = [stream.join(max(0.0, join_until_s - time.monotonic())) for stream in streams]
         self._rings.close_all()
         self._selector.close()
+        # What happened since the last tick is shown, too: the last frames' answers among it.
+        self.outlet.tick(self.describe)
         return all(ended)
 
     def _abandon_orphan(self, stream: Stream) -> None:

@@ -1,10 +1,15 @@
 """The whole thing as a user starts it: real processes, shared memory, sessions; started, stopped and killed."""
 
+import contextlib
+import fcntl
 import json
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -106,6 +111,57 @@ def test_a_terminal_that_is_closed_stops_it_like_any_other_signal(tmp_path: Path
     os.close(main)
     assert run.wait(5) == 0
     assert not list(Path("/dev/shm").glob("orion.terminal.*"))
+
+
+def _shown_on_a_terminal(folder: Path, instance_id: str, *options: str) -> str:
+    """Run an instance to its end on a terminal of 120 columns; return what it showed, without control sequences."""
+    main, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
+    command = [sys.executable, "-m", "orion", "run", "--instance-id", instance_id, *options]
+    surroundings = environment(folder) | {"TERM": "xterm"}
+    run = subprocess.Popen(command, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal, env=surroundings)
+    os.close(terminal)
+    shown = b""
+    try:
+        # Reading a terminal that its last user has left is an error in Linux.
+        with contextlib.suppress(OSError):
+            while part := os.read(main, 65536):
+                shown += part
+        assert run.wait(60) == 0, shown
+    finally:
+        run.kill()
+        run.wait()
+        os.close(main)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "")
+
+
+def test_a_terminal_shows_progress_where_results_go_and_at_the_end_what_was_measured(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.avi", frames=25)
+    options = ("--source", "clip.avi", "--every-frame", "--attention", "off", "--results", "out.jsonl")
+    view, _, summary = _shown_on_a_terminal(tmp_path, "shown", *options).rpartition("Stopped after ")
+    results = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert len(results) == 25
+    assert re.search(r"Results go to mqtt://127\.0\.0\.1:\d+ on care/inferences/shown/person_detection", view)
+    assert "Results go to out.jsonl, one JSON object a line.\n" in view
+    assert "Ctrl-C stops.\n" in view
+    last = view.rpartition("stream  state")[2]
+    assert re.search(r"cam0 +ended +25 +25 +0 +none ", last), "the last picture is not behind the summary"
+    assert re.search(r"inference +[0-9.]+ / [0-9.]+ / [0-9.]+ ms", last)
+    assert re.search(r"cam0 ━{40} 25/25 frames", last)
+    # The counts and figures of the summary are those of the results; histograms are right to 1 %.
+    assert re.search(r"s: the sources have ended\n", summary)
+    people = results[-1]["data"]["count"]
+    assert re.search(rf"cam0 +ended +25 +25 +0 +none +[0-9.]+ +{people}\b", summary)
+    stages = {"preprocess": "preprocess_ms", "inference": "inference_ms", "postprocess": "postprocess_ms"}
+    measured = {name: sorted(result["timing"][key] for result in results) for name, key in stages.items()}
+    measured["wait for a worker"] = sorted(result["latency"]["queue_ms"] for result in results)
+    measured["capture to result"] = sorted(result["latency"]["capture_to_result_ms"] for result in results)
+    for name, times in measured.items():
+        row = re.search(rf"^ {name} +([0-9.]+) +([0-9.]+) +([0-9.]+) *$", summary, re.MULTILINE)
+        assert row is not None, summary
+        nearest_ranks = [times[12], times[23], times[24]]
+        # Shown with one decimal, two below 1 ms.
+        assert [float(figure) for figure in row.groups()] == pytest.approx(nearest_ranks, rel=0.02, abs=0.06), name
 
 
 def _handles(pid: int, number: int) -> bool:
