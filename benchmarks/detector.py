@@ -201,7 +201,7 @@ def main() -> None:
         turn_s=arguments.turn_s,
     )
     rows = _in_a_process(pair, plan)
-    rows += several.measure(pair, plan.workers, plan.threads, several.Turns(plan.rounds, plan.turn_s))
+    rows += several.measure(pair, plan.workers, plan.threads, plan.rounds, plan.turn_s)
     rows += [row for threads in plan.threads for row in dropin_trips.measure(pair, threads, plan.rounds * plan.block)]
     files = {"640": pair.model_640, "320": pair.model_320}
     models = {size: describe_model(path) for size, path in files.items() if path is not None}

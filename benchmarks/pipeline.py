@@ -6,7 +6,6 @@ last result, and raw runs keep the same pause, since a processor that has slept 
 """
 
 import argparse
-import multiprocessing
 import os
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from benchmarks.child import Child, asked
 from benchmarks.fixed import FixedDetector
 from benchmarks.inputs import default_pair
 from benchmarks.report import Bar, Report, Row, add_plot_option, describe_model, publish, spread
@@ -94,37 +94,25 @@ class RawSessions:
 
     def __init__(self, model: Path, size: int, plan: Plan) -> None:
         self.times_ms: dict[str, list[float]] = {name: [] for name in OPTIONS}
-        context = multiprocessing.get_context("spawn")
-        self._end, theirs = context.Pipe()
-        self._plan = plan
-        self._process = context.Process(target=serve_raw, args=(theirs, str(model), size, plan), name="raw")
-        self._process.start()
-        theirs.close()
+        self._child = Child(serve_raw, str(model), size, plan)
 
     def measure(self) -> None:
         """Run one block of each session."""
         for name, times_ms in self.times_ms.items():
-            self._end.send(name)
-            if not self._end.poll(_LIMIT_S):
-                raise RuntimeError("the raw session does not answer")
-            times_ms.extend(self._end.recv())
+            self._child.tell(name)
+            times_ms.extend(self._child.answer())
 
     def close(self) -> None:
         """End the process by the end of its input."""
-        self._end.close()
-        self._process.join(_LIMIT_S)
-        self._process.close()
+        self._child.close()
 
 
 def serve_raw(end: Connection, model: str, size: int, plan: Plan) -> None:
     """Answer the name of a session with the times in ms of a block of runs; what the raw process runs."""
     runs = {"default": _default_run(model, size, plan.threads), "orion": _orion_run(model, size, plan.threads)}
     pause = threading.Event()
-    while True:
-        try:
-            run = runs[end.recv()]
-        except EOFError:
-            return
+    for name in asked(end):
+        run = runs[name]
         times_ms = []
         for _ in range(_UNCOUNTED + plan.block):
             pause.wait(plan.pause_ms / 1e3)

@@ -3,30 +3,20 @@ they get through together, and how long each frame takes then. A process for eac
 take turns, the others waiting meanwhile.
 """
 
-import multiprocessing
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import cv2
 import numpy as np
 
+from benchmarks.child import Child, asked
 from benchmarks.report import Row, spread
 from benchmarks.subject import Subject, Times, picture
 from orion.lookup import ModelPair
 from orion.messages import SessionSize
 
-_LIMIT_S = 120.0
 _FRAME = (1920, 1080)
-
-
-@dataclass(frozen=True, slots=True)
-class Turns:
-    """How much is measured: `rounds` turns of each group and size, each `turn_s` seconds."""
-
-    rounds: int
-    turn_s: float
 
 
 class Group:
@@ -36,46 +26,34 @@ class Group:
         self.workers, self.threads = workers, threads
         self.rates: dict[SessionSize, list[float]] = {640: [], 320: []}
         self.times_ms: dict[SessionSize, list[float]] = {640: [], 320: []}
-        context = multiprocessing.get_context("spawn")
-        self._ends: list[Connection] = []
-        self._processes = []
-        for _ in range(workers):
-            end, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, pair, threads), name="worker")
-            process.start()
-            theirs.close()
-            self._ends.append(end)
-            self._processes.append(process)
-        for end in self._ends:
-            _answer(end)
+        self._children = [Child(_work, pair, threads) for _ in range(workers)]
+        for child in self._children:
+            child.answer()
 
     def measure(self, size: SessionSize, turn_s: float) -> None:
         """Let all of them work for a turn."""
-        for end in self._ends:
-            end.send((size, turn_s))
-        answers = [_answer(end) for end in self._ends]
+        for child in self._children:
+            child.tell((size, turn_s))
+        answers: list[list[float]] = [child.answer() for child in self._children]
         self.rates[size].append(sum(len(times_ms) * 1e3 / sum(times_ms) for times_ms in answers))
         self.times_ms[size] += [time_ms for times_ms in answers for time_ms in times_ms]
 
     def close(self) -> None:
         """End the workers by the end of their input."""
-        for end in self._ends:
-            end.close()
-        for process in self._processes:
-            process.join(_LIMIT_S)
-            process.close()
+        for child in self._children:
+            child.close()
 
 
-def measure(pair: ModelPair, workers: Sequence[int], threads: Sequence[int], turns: Turns) -> list[Row]:
-    """Return a row for each number of workers, of threads in each, and size."""
+def measure(pair: ModelPair, workers: Sequence[int], threads: Sequence[int], rounds: int, turn_s: float) -> list[Row]:
+    """Return a row for each number of workers, of threads in each, and size: `rounds` turns of `turn_s` seconds."""
     groups: list[Group] = []
     sizes: list[SessionSize] = [640] if pair.model_320 is None else [640, 320]
     try:
         groups += (Group(pair, count, each) for each in threads for count in workers)
-        for _ in range(turns.rounds):
+        for _ in range(rounds):
             for size in sizes:
                 for group in groups:
-                    group.measure(size, turns.turn_s)
+                    group.measure(size, turn_s)
     finally:
         for group in groups:
             group.close()
@@ -96,24 +74,13 @@ def _row(group: Group, size: SessionSize) -> Row:
     }
 
 
-def _answer(end: Connection) -> list[float]:
-    if not end.poll(_LIMIT_S):
-        raise RuntimeError("a worker does not answer")
-    times_ms: list[float] = end.recv()
-    return times_ms
-
-
 def _work(end: Connection, pair: ModelPair, threads: int) -> None:
     """Say when the pair is loaded, then work through whole frames for the time that is named; answer with theirs."""
     cv2.setNumThreads(1)
     subject = Subject(pair, "cpu", threads)
     frame = picture(*_FRAME)
     end.send([])
-    while True:
-        try:
-            size, turn_s = end.recv()
-        except EOFError:
-            return
+    for size, turn_s in asked(end):
         times = Times([], [])
         until = time.monotonic() + turn_s
         while not times.total or time.monotonic() < until:

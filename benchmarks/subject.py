@@ -2,10 +2,10 @@
 anew when asked, as the supervisor's decoder does. Each is used by the main thread of a process that measures.
 """
 
-import multiprocessing
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import onnxruntime
 
+from benchmarks.child import Child, asked
 from orion.lookup import ModelPair
 from orion.messages import AttentionSettings, Crop, DetectorSpec, Pixels, SessionSize
 from orion.ring import MIN_SLOTS, Ring, RingView
@@ -25,9 +26,6 @@ from workers.suggest import suggest_region
 
 UNCOUNTED = 2
 """Runs at the start of a block that are not counted."""
-
-_LIMIT_S = 60.0
-"""For anything that another process owes; far beyond what is measured."""
 
 
 @dataclass(slots=True)
@@ -106,11 +104,7 @@ class WrittenFrame:
 
     def __init__(self, pixels: Pixels) -> None:
         name = f"orion.bench.{uuid.uuid4().hex[:12]}.0"
-        context = multiprocessing.get_context("spawn")
-        self._end, theirs = context.Pipe()
-        self._process = context.Process(target=_write_slot, args=(theirs, name, pixels), name="decoder")
-        self._process.start()
-        theirs.close()
+        self._writer = Child(_write_slot, name, pixels)
         self.write()
         self._ring = RingView(name)
         self.pixels = self._ring.read(0, 0)
@@ -118,32 +112,22 @@ class WrittenFrame:
 
     def write(self) -> None:
         """Have the other process write the picture anew. Raises RuntimeError when it does not."""
-        self._end.send(None)
-        if not self._end.poll(_LIMIT_S):
-            raise RuntimeError("the frame is not written")
-        self._end.recv()
+        self._writer.tell(None)
+        self._writer.answer()
 
     def close(self) -> None:
         """End the other process by the end of its input."""
         self._ring.close()
-        self._end.close()
-        self._process.join(_LIMIT_S)
-        self._process.close()
+        self._writer.close()
 
 
 def _write_slot(end: Connection, name: str, pixels: Pixels) -> None:
     """Write `pixels` into a slot whenever asked; what the other process runs."""
     height, width = pixels.shape[:2]
-    ring = Ring(name, width, height, MIN_SLOTS)
-    try:
-        while True:
-            end.recv()
+    with closing(Ring(name, width, height, MIN_SLOTS)) as ring:
+        for _ in asked(end):
             np.copyto(ring.peek(0), pixels)
             end.send(None)
-    except EOFError:
-        pass
-    finally:
-        ring.close()
 
 
 def whole(frame: Pixels, size: SessionSize) -> Crop:
