@@ -21,6 +21,7 @@ State = Mapping[str, Any]
 _REFRESH_S = 0.5
 _LINE_EVERY_S = 10.0
 _ANY_WIDTH = 1000
+_PERCENTILES = ("p50", "p95", "p99")
 _STAGES = {
     "queue": "wait for a worker",
     "preprocess": "preprocess",
@@ -126,11 +127,10 @@ def _streams(state: State) -> RenderableType:
 
 def _latency_table(state: State) -> Table:
     table = Table(title="latency (ms)", title_justify="left", box=None)
-    for name in ("stage", "p50", "p95", "p99"):
+    for name in ("stage", *_PERCENTILES):
         table.add_column(name, justify="left" if name == "stage" else "right")
     for stage, label in _STAGES.items():
-        figures = state["latency_ms"][stage]
-        table.add_row(label, *(_ms(figures[p]) for p in ("p50", "p95", "p99")))
+        table.add_row(label, *_percentiles(state, stage))
     return table
 
 
@@ -156,12 +156,13 @@ def _stream_table(state: State) -> Table:
 
 
 def _latency_lines(state: State, stages: Sequence[str], between: str = "\n") -> Text:
-    parts = []
-    for stage in stages:
-        figures = state["latency_ms"][stage]
-        numbers = " / ".join(_ms(figures[p]) for p in ("p50", "p95", "p99"))
-        parts.append(f"{_STAGES[stage]} {numbers} ms")
-    return Text(f"{between.join(parts)}{between}(p50 / p95 / p99)")
+    parts = [f"{_STAGES[stage]} {' / '.join(_percentiles(state, stage))} ms" for stage in stages]
+    return Text(between.join([*parts, f"({' / '.join(_PERCENTILES)})"]))
+
+
+def _percentiles(state: State, stage: str) -> list[str]:
+    figures = state["latency_ms"][stage]
+    return [_ms(figures[percentile]) for percentile in _PERCENTILES]
 
 
 def _ms(value: float | None) -> str:

@@ -6,7 +6,6 @@ instance. The kernel lets go of the lock with its holder, however that ended.
     <temporary folder>/orion-<uid>/orion/<instance_id>.lock    else; private, and checked to be ours
 """
 
-import errno
 import fcntl
 import json
 import logging
@@ -118,21 +117,14 @@ def remove_leftover_segments(instance_id: str, run_id: str, folder: Path = SHARE
         match = ours.fullmatch(path.name)
         if match is None or match[1] == run_id:
             continue
-        try:
-            _unlink_own(path)
-        except PermissionError:
-            _log.warning("%s bears this instance's name and belongs to another user: left as it is", path)
-        else:
-            removed.append(path.name)
+        with suppress(FileNotFoundError):
+            # The kernel would let root remove them all.
+            if path.lstat().st_uid != os.getuid():
+                _log.warning("%s bears this instance's name and belongs to another user: left as it is", path)
+                continue
+            path.unlink()
+        removed.append(path.name)
     return removed
-
-
-def _unlink_own(path: Path) -> None:
-    """Remove a file of this user. Raises PermissionError for another's, also as root, whom the kernel lets do it."""
-    with suppress(FileNotFoundError):
-        if path.lstat().st_uid != os.getuid():
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
-        path.unlink()
 
 
 def _folder(environ: Mapping[str, str]) -> Path:

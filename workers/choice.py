@@ -28,8 +28,8 @@ _COMPARED = 5
 
 
 def load_chosen(spec: DetectorSpec, turn: Turn = AT_ONCE) -> Lanes:
-    """Load the pair on the provider that `spec` asks for, each inference in a `turn`. One that fails gives way to `cpu`
-    with one warning.
+    """Load the pair on the provider that `spec` asks for, each step of it in a `turn`. One that fails gives way to
+    `cpu` with one warning.
 
     Raises ModelError when `cpu` cannot run the pair either, or when there is no provider of that name.
     """

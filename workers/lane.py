@@ -41,7 +41,9 @@ Lanes = dict[SessionSize, Lane]
 
 
 def load_lanes(spec: DetectorSpec, provider: str, turn: Turn = AT_ONCE) -> Lanes:
-    """Load and warm the sessions that `spec` names on one provider, each inference in a `turn`. Raises ModelError."""
+    """Load and warm the sessions that `spec` names on one provider, each step of it in a `turn`. Raises
+    ModelError.
+    """
     lanes: Lanes = {640: _load(spec.model_640, 640, provider, spec, turn)}
     if spec.model_320 is not None:
         lanes[320] = _load(spec.model_320, 320, provider, spec, turn)

@@ -22,8 +22,8 @@ class SessionPair:
 
     @classmethod
     def load(cls, spec: DetectorSpec, *, rgb: bool = False, turn: Turn = AT_ONCE) -> "SessionPair":
-        """Load and warm the sessions that `spec` names, each inference in a `turn`, for frames in BGR or, with `rgb`,
-        in RGB.
+        """Load and warm the sessions that `spec` names, each step of it in a `turn`, for frames in BGR or, with
+        `rgb`, in RGB.
 
         Raises ModelError with what was expected and what was found.
         """

@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from orion.backoff import Backoff
 from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamLost, StreamOpened
@@ -63,35 +64,48 @@ class Posts:
         pass
 
 
-def posted(script: list[int | None], enough: Callable[[list[CaptureEvent]], bool]) -> list[CaptureEvent]:
-    """Run a capture thread until it has posted enough."""
-    posts, rings = Posts(), list[Ring]()
+class Rings:
+    """Makes rings of three slots; leaving it closes them."""
 
-    def make_ring(width: int, height: int) -> Ring:
-        rings.append(Ring(f"orion.capture.{os.getpid()}.{len(rings)}", width, height, 3))
-        return rings[-1]
+    def __init__(self) -> None:
+        self.sizes: dict[str, tuple[int, int]] = {}
+        self._stack = ExitStack()
 
-    capture = Capture("cam0", Failing(script), Ledger(), make_ring, posts, CaptureSettings(backoff=BACKOFF))
+    def make(self, width: int, height: int) -> Ring:
+        ring = Ring(f"orion.capture.{os.getpid()}.{len(self.sizes)}", width, height, 3)
+        self.sizes[ring.name] = (width, height)
+        self._stack.callback(ring.close)
+        return ring
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@contextmanager
+def capturing(source: Source, ledger: Ledger) -> Iterator[tuple[Posts, Rings]]:
+    """Run a capture thread until the block ends."""
+    posts, rings = Posts(), Rings()
+    capture = Capture("cam0", source, ledger, rings.make, posts, CaptureSettings(backoff=BACKOFF))
     capture.start()
     try:
-        until(lambda: enough(posts.all), "posts")
+        yield posts, rings
     finally:
         capture.stop()
         assert capture.join(10)
-        for ring in rings:
-            ring.close()
+        rings.close()
+
+
+def posted(script: list[int | None], enough: Callable[[list[CaptureEvent]], bool]) -> list[CaptureEvent]:
+    """Run a capture thread until it has posted enough."""
+    with capturing(Failing(script), Ledger()) as (posts, _):
+        until(lambda: enough(posts.all), "posts")
     return posts.all
 
 
 def test_a_picture_of_another_size_gets_a_ring_of_its_own_and_the_stream_goes_on() -> None:
     sizes = [(320, 240), (160, 120), (640, 480)]
-    posts, rings, ledger = Posts(), list[Ring](), Ledger()
-    place: dict[str, tuple[int, int]] = {}
-
-    def make_ring(width: int, height: int) -> Ring:
-        rings.append(Ring(f"orion.capture.{os.getpid()}.{len(rings)}", width, height, 3))
-        place[rings[-1].name] = (width, height)
-        return rings[-1]
+    ledger = Ledger()
+    taken: list[tuple[str, Frame]] = []
 
     def take() -> tuple[str, Frame]:
         lease = until(lambda: ledger.lease("w0"), "a frame")
@@ -101,23 +115,15 @@ def test_a_picture_of_another_size_gets_a_ring_of_its_own_and_the_stream_goes_on
         ledger.give_back(lease, "inferred")
         return lease.slot.ring, lease.frame
 
-    with MjpegServer([jpeg(index, *size) for size in sizes for index in range(8)]) as server:
-        capture = Capture("cam0", make_source(server.uri), ledger, make_ring, posts, CaptureSettings())
-        capture.start()
-        try:
-            taken: list[tuple[str, Frame]] = []
-            while len({ring for ring, _ in taken}) < 4:
-                taken.append(take())
-        finally:
-            capture.stop()
-            assert capture.join(10)
-            for ring in rings:
-                ring.close()
-    assert list(place.values())[:4] == [*sizes, sizes[0]]
-    assert all(place[ring] == (frame.width, frame.height) for ring, frame in taken)
+    pictures = [jpeg(index, *size) for size in sizes for index in range(8)]
+    with MjpegServer(pictures) as server, capturing(make_source(server.uri), ledger) as (posts, rings):
+        while len({ring for ring, _ in taken}) < 4:
+            taken.append(take())
+    assert list(rings.sizes.values())[:4] == [*sizes, sizes[0]]
+    assert all(rings.sizes[ring] == (frame.width, frame.height) for ring, frame in taken)
     news = [ring != before for (before, _), (ring, _) in itertools.pairwise(taken)]
     assert [not frame.continuous for _, frame in taken] == [True, *news]
-    assert ledger.take_drained() == list(place)[:-1]
+    assert ledger.take_drained() == list(rings.sizes)[:-1]
     assert ledger.accounts().balanced
     assert [event for event in posts.all if isinstance(event, StreamLost)] == []
 

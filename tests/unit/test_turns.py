@@ -60,6 +60,14 @@ def streaming(clock: Clock) -> Turns:
     return turns
 
 
+def waiting_step(turns: Turns, clock: Clock, after_s: float) -> Runner:
+    """Return a step that was asked for so long after the last frame, and waits."""
+    clock.now_s += after_s
+    step = Runner(turns.step)
+    assert step.is_held_back()
+    return step
+
+
 def test_without_frames_each_step_is_made_at_once() -> None:
     turns = Turns(Clock())
     for _ in range(3):
@@ -97,9 +105,7 @@ def test_steps_are_made_while_there_is_room_before_the_next_frame() -> None:
     for _ in range(2):
         with turns.step():
             pass
-    clock.now_s += PERIOD_S - ROOM_S / 2
-    step = Runner(turns.step)
-    assert step.is_held_back()
+    step = waiting_step(turns, clock, PERIOD_S - ROOM_S / 2)
     clock.now_s += ROOM_S
     frame = Runner(turns.frame)
     assert frame.inside.wait(LIMIT_S)
@@ -111,9 +117,7 @@ def test_steps_are_made_while_there_is_room_before_the_next_frame() -> None:
 def test_a_frame_that_is_overdue_is_waited_for_no_longer() -> None:
     clock = Clock()
     turns = streaming(clock)
-    clock.now_s += PERIOD_S
-    step = Runner(turns.step)
-    assert step.is_held_back()
+    step = waiting_step(turns, clock, PERIOD_S)
     clock.now_s += OVERDUE_S
     step.end()
 
@@ -121,8 +125,7 @@ def test_a_frame_that_is_overdue_is_waited_for_no_longer() -> None:
 def test_where_frames_leave_no_room_a_step_is_made_after_a_few() -> None:
     clock = Clock()
     turns = streaming(clock)
-    clock.now_s += PERIOD_S - ROOM_S / 2
-    step = Runner(turns.step)
+    step = waiting_step(turns, clock, PERIOD_S - ROOM_S / 2)
     for _ in range(PASSED_OVER):
         assert step.is_held_back()
         clock.now_s += ROOM_S
@@ -134,9 +137,7 @@ def test_where_frames_leave_no_room_a_step_is_made_after_a_few() -> None:
 def test_long_frames_are_not_passed_over_one_after_the_other() -> None:
     clock = Clock()
     turns = streaming(clock)
-    clock.now_s += PERIOD_S
-    step = Runner(turns.step)
-    assert step.is_held_back()
+    step = waiting_step(turns, clock, PERIOD_S)
     with turns.frame():
         clock.now_s += PASSED_OVER_S
     step.end()
