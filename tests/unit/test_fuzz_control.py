@@ -68,7 +68,8 @@ class Outlet:
             self.answers.append(event)
 
     def tick(self, describe: Callable[[], dict[str, Any]]) -> None:
-        raise AssertionError("the loop does not run")
+        # The loop does not run: the one tick is that of the end, and what it shows is still fit to be sent.
+        json.dumps(describe()).encode()
 
 
 class Clock:
