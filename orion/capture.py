@@ -232,7 +232,6 @@ class Capture:
             if self._ledger.paused and not self._settings.every_frame:
                 self.limiter.rest()
                 more = self._skip_one(pace, "paused")
-                self._continuous = False
             elif not self.limiter.take(self._clock_s()):
                 more = self._skip_one(pace, "rate")
             else:

@@ -217,6 +217,7 @@ class Ledger:
         with self._monitor:
             self._paused = True
             if not self._every_frame:
+                self._continuous = False
                 self._drop_waiting("paused")
 
     def resume(self) -> None:

@@ -126,26 +126,38 @@ class ResultWriter:
         self._stack = ExitStack()
         self._file = self._open(1 if target == "-" else Path(target))
         self._lines: queue.Queue[str | None] = queue.Queue(_QUEUE_LIMIT)
-        self.lost = 0
+        # A count for each thread that counts.
+        self._handed = self._refused = 0
+        self._written = self._failed = 0
+        self._closed_late = False
         self._why = "the disk or the reader is too slow"
         self._thread = threading.Thread(target=self._write_all, name="results", daemon=True)
         self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Return how many lines are not in the file and never will be, as far as is known."""
+        late = self._handed - self._written - self._failed if self._closed_late else 0
+        return self._refused + self._failed + late
 
     def write(self, line: str) -> None:
         """Hand a result over; never blocks. With a reader 10,000 lines late it is dropped and counted in `lost`."""
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self.lost += 1
+            self._refused += 1
+        else:
+            self._handed += 1
 
     def close(self, timeout_s: float) -> bool:
-        """Write what is left and end the thread; return whether that was done in time."""
+        """Write what is left and end the thread; return whether that was done in time. If not, the rest is lost."""
         with suppress(queue.Full):
             self._lines.put(None, timeout=timeout_s)
             self._thread.join(timeout_s)
+        self._closed_late = self._thread.is_alive()
         if self.lost:
             _log.error("%d results could not be written to the results file: %s", self.lost, self._why)
-        return not self._thread.is_alive()
+        return not self._closed_late
 
     def _open(self, target: Path | int) -> FileIO:
         """Open without a buffer, so that each line is out when it is written, and a full disk is met there."""
@@ -162,12 +174,13 @@ class ResultWriter:
                     self._write_line(memoryview(f"{line}\n".encode()))
                 except OSError as error:
                     # The disk is full or the reader of the pipe has left: count, and go on with the next.
-                    self.lost += 1
+                    self._failed += 1
                     self._why = str(error.strerror)
                     if not losing:
                         _log.error("results cannot be written to the results file: %s", self._why)
                     losing = True
                 else:
+                    self._written += 1
                     if losing:
                         _log.warning("results are written again; %d are not in the file", self.lost)
                     losing = False

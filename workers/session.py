@@ -278,9 +278,9 @@ def _first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def _readable(path: str) -> Iterator[None]:
     """Turn what reading and running a model file can raise into ModelError."""
-    if not Path(path).is_file():
-        raise ModelError(f"{path}: expected an ONNX file, found none")
     try:
+        if not Path(path).is_file():
+            raise ModelError(f"{path}: expected an ONNX file, found none")
         yield
     except _UNUSABLE as error:
         raise ModelError(f"{path}: onnxruntime cannot use it: {_first_line(error)}") from error

@@ -128,6 +128,37 @@ def test_a_picture_of_another_size_gets_a_ring_of_its_own_and_the_stream_goes_on
     assert [event for event in posts.all if isinstance(event, StreamLost)] == []
 
 
+def taken(ledger: Ledger, count: int) -> list[Frame]:
+    """Lease and give back as many frames."""
+    frames = []
+    for _ in range(count):
+        lease = until(lambda: ledger.lease("w0"), "a frame")
+        ledger.give_back(lease, "inferred")
+        frames.append(lease.frame)
+    return frames
+
+
+def test_the_first_frame_after_a_reconnect_does_not_continue_the_one_before() -> None:
+    # Every frame waits for the one before it to be taken, so that none is superseded.
+    ledger = Ledger(every_frame=True)
+    with capturing(Failing([3, None, 2, 2]), ledger):
+        frames = taken(ledger, 7)
+    assert [frame.frame_seq for frame in frames] == list(range(7))
+    assert [frame.continuous for frame in frames] == [False, True, True, False, True, False, True]
+
+
+def test_the_first_frame_after_a_pause_does_not_continue_the_one_before() -> None:
+    ledger = Ledger()
+    with capturing(make_source("demo:64x64@60"), ledger):
+        assert [frame.continuous for frame in taken(ledger, 3)] == [False, True, True]
+        ledger.pause()
+        before = ledger.accounts().dropped["paused"]
+        until(lambda: ledger.accounts().dropped["paused"] > before, "a frame that is only counted")
+        assert ledger.lease("w0") is None
+        ledger.resume()
+        assert [frame.continuous for frame in taken(ledger, 3)] == [False, True, True]
+
+
 def lost(events: list[CaptureEvent]) -> list[StreamLost]:
     return [event for event in events if isinstance(event, StreamLost)]
 

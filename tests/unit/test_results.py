@@ -1,7 +1,11 @@
 """The published form of a result, field by field, and the file that results are written to."""
 
+import array
+import fcntl
 import json
+import os
 import resource
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +158,29 @@ def test_a_disk_that_fills_up_is_told_at_once_and_leaves_whole_lines(
     assert writer.close(5.0)
     assert path.read_text() == f"{lines[0]}\n{lines[3]}\n"
     assert "results are written again; 2 are not in the file" in caplog.text
+
+
+def test_what_a_stopped_reader_never_took_is_lost(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        writer = ResultWriter(str(path))
+        room = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+        for _ in range(room // 1024 + 10):
+            writer.write("x" * 1023)
+        until(lambda: _bytes_in(reader) == room, "a full pipe")
+        assert writer.lost == 0, "the reader may yet go on"
+        assert not writer.close(0.1)
+        assert writer.lost == 10
+    finally:
+        os.close(reader)
+    assert "10 results could not be written to the results file: the disk or the reader is too slow" in caplog.text
+    assert writer.close(5.0)
+    assert writer.lost == 10
+
+
+def _bytes_in(pipe: int) -> int:
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
