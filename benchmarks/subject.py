@@ -15,17 +15,20 @@ import onnxruntime
 
 from benchmarks.child import Child, asked
 from orion.lookup import ModelPair
-from orion.messages import AttentionSettings, Crop, DetectorSpec, Pixels, SessionSize
+from orion.messages import AttentionSettings, Crop, Detections, DetectorSpec, DetectRequest, Pixels, SessionSize
 from orion.ring import MIN_SLOTS, Ring, RingView
 from workers import check_image
+from workers.attention import Attention, Look
 from workers.decode import decode
 from workers.letterbox import place
 from workers.pair import SessionPair
-from workers.pipeline import infer
-from workers.suggest import suggest_region
+from workers.pipeline import Timings, infer
+from workers.turns import Turns
 
 UNCOUNTED = 2
 """Runs at the start of a block that are not counted."""
+
+_OFF = DetectRequest("bench", 0.0, settings=AttentionSettings(mode="off"))
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class Subject:
         spec = DetectorSpec(str(pair.model_640), small, 0.4, 0.45, ("person",), provider, threads)
         self.pair = SessionPair.load(spec)
         self.sizes: list[SessionSize] = sorted(self.pair.lanes, reverse=True)
+        self._turns, self._attention = Turns(), Attention()
         self._exported: dict[SessionSize, Callable[[], object]] = {}
         if self.pair.info.sessions[0].provider == "cpu":
             self._exported = {
@@ -79,24 +83,32 @@ class Subject:
     def hot(self, frame: Pixels, size: SessionSize, times: Times) -> None:
         """Time all that surrounds an inference, with the answer of the last one in its place."""
         height, width = frame.shape[:2]
-        lane = self.pair.lanes[size]
+        lane, crop = self.pair.lanes[size], whole(frame, size)
         raw = lane.session.run()
+
+        def look(_: Crop) -> tuple[Detections, Timings]:
+            placement = lane.letterbox.fill(frame, crop)
+            return decode(raw, lane.rules, placement, (width, height)), Timings()
+
         for _ in range(UNCOUNTED + 1):
-            start = time.perf_counter()
-            placement = lane.letterbox.fill(frame, whole(frame, size))
-            detections = decode(raw, lane.rules, placement, (width, height))
-            suggest_region(detections, (width, height), AttentionSettings().expansion)
-            took_ms = (time.perf_counter() - start) * 1e3
+            took_ms, _ = self._attend(frame, look)
         times.total.append(took_ms)
 
     def path(self, frame: Pixels, size: SessionSize, times: Times) -> None:
-        """Time one whole frame, from its pixels to its boxes and the region that they suggest."""
-        height, width = frame.shape[:2]
-        start = time.perf_counter()
-        detections, timings = infer(self.pair, frame, whole(frame, size))
-        suggest_region(detections, (width, height), AttentionSettings().expansion)
-        times.total.append((time.perf_counter() - start) * 1e3)
+        """Time one whole frame with attention off, from its pixels to its boxes and the region that they suggest."""
+        crop = whole(frame, size)
+        took_ms, timings = self._attend(frame, lambda _: infer(self.pair, frame, crop))
+        times.total.append(took_ms)
         times.inference.append(timings.inference_ms)
+
+    def _attend(self, frame: Pixels, look: Look) -> tuple[float, Timings]:
+        """Do what the worker's detector does with a frame, but with `look`, which may take the 320 session too; return
+        the milliseconds that it took, and what the stages in it say.
+        """
+        start = time.perf_counter()
+        with self._turns:
+            seen = self._attention.process(frame, _OFF, look, 1.0)
+        return (time.perf_counter() - start) * 1e3, seen.timings
 
 
 class WrittenFrame:

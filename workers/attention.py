@@ -24,7 +24,8 @@ from workers.boxes import Boxes, corners, covered, crop_box, cut, overlaps, unio
 from workers.motion import Picture, Watch, picture_step, sample
 from workers.pipeline import Timings
 from workers.planner import Observation, Planner
-from workers.plans import NEAR_SCALE, Plan, scale
+from workers.plans import NEAR_SCALE, Plan, scale, whole
+from workers.suggest import suggest_region
 
 Look = Callable[[Crop], tuple[Detections, Timings]]
 """Runs the session of a crop on it: boxes in frame pixels, and what it took."""
@@ -65,6 +66,7 @@ class Attention:
         self._frame_size = (0, 0)
         self._last_s = 0.0
         self._model: SessionSize = 640
+        self._suggested: Region | None = None
         self._counters = _Counters()
         self._settings = AttentionSettings()
         self._regions: tuple[Region, ...] = ()
@@ -73,11 +75,15 @@ class Attention:
         """Forget the scene, not what was counted: the next frame is the first."""
         self._planner.forget()
         self._watch = None
+        self._suggested = None
 
     def process(self, frame: Pixels, request: DetectRequest, look: Look, cost_ratio: float) -> Attended:
         """Return who is in `frame`; `look` is called for every crop. `cost_ratio` 1 allows no 320 session."""
         height, width = frame.shape[:2]
         self._frame_size = (width, height)
+        reason = _unplanned(request)
+        if reason:
+            return self._look_at_all(request, look, reason)
         picture = sample(frame)
         if not request.continuous or request.regions != self._regions or picture.shape != self._shape:
             self.forget()
@@ -92,7 +98,21 @@ class Attention:
         plan, ran, timings = self._run(plan, look)
         self._note(picture, plan, zones)
         self._count(plan, ran)
-        return self._attended(plan, ran, timings)
+        return self._attended(plan, ran, self._planner.answer, self._planner.suggested, timings)
+
+    def _look_at_all(self, request: DetectRequest, look: Look, reason: str) -> Attended:
+        """Answer a frame that goes whole through the 640 session whatever is in it: what changed in it, and who was
+        there before, is not asked.
+        """
+        if self._watch is not None:
+            self.forget()
+        self._settings, self._last_s = request.settings, request.stream_time_s
+        crop = whole(self._frame_size, 640)
+        plan = Plan("whole_640", (crop,), reason)
+        found, timings = look(crop)
+        self._count(plan, plan.crops)
+        suggested = suggest_region(found, self._frame_size, request.settings.expansion)
+        return self._attended(plan, plan.crops, found, suggested, timings)
 
     def _run(self, plan: Plan, look: Look) -> tuple[Plan, tuple[Crop, ...], Timings]:
         """Run `plan` and what the planner asks for after it; return the one that gave the answer, and all crops."""
@@ -126,24 +146,22 @@ class Attention:
         counters = self._counters
         counters.plans[plan.kind] += 1
         counters.reasons[plan.reason] += 1
-        counters.models.update(crop.model for crop in ran)
-        counters.crops += sum(not _is_whole(crop, self._frame_size) for crop in ran)
+        for crop in ran:
+            counters.models[crop.model] += 1
+            counters.crops += not _is_whole(crop, self._frame_size)
 
-    def _attended(self, plan: Plan, ran: tuple[Crop, ...], timings: Timings) -> Attended:
+    def _attended(
+        self, plan: Plan, ran: tuple[Crop, ...], found: Detections, suggested: Region | None, timings: Timings
+    ) -> Attended:
         self._model = max((crop.model for crop in ran), default=self._model)
+        self._suggested = suggested
         inference: InferenceKind = "roi"
         if plan.kind == "held":
             inference = "held"
         elif any(_is_whole(crop, self._frame_size) for crop in ran):
             inference = "full"
-        return Attended(
-            detections=self._planner.answer,
-            inference=inference,
-            model_selected=self._model,
-            roi_processing=None if plan.reason == "off" else self._roi_processing(plan, ran),
-            suggested_roi=self._planner.suggested,
-            timings=timings,
-        )
+        roi_processing = None if plan.reason == "off" else self._roi_processing(plan, ran)
+        return Attended(found, inference, self._model, roi_processing, suggested, timings)
 
     def _roi_processing(self, plan: Plan, ran: tuple[Crop, ...]) -> RoiProcessing:
         around = None
@@ -181,7 +199,7 @@ class Attention:
             recall_last_hour=recall.last_hour(self._last_s),
             rescan_s=None if self._settings.rescan_s is None else self._settings.rescan_s / recall.closeness,
             history=planner.history.regions,
-            suggested_roi=planner.suggested,
+            suggested_roi=self._suggested,
         )
 
 
@@ -205,6 +223,14 @@ def merge(parts: Sequence[Detections], crops: tuple[Crop, ...], frame_size: tupl
         if overlaps(boxes[[best]], boxes[rivals]).max(initial=0.0) <= MERGING_IOU:
             order.append(int(best))
     return Detections(xywh[order], confidence[order], class_id[order])
+
+
+def _unplanned(request: DetectRequest) -> str:
+    """Return why a frame is looked at as a whole without more ado; empty where that is to be decided."""
+    settings = request.settings
+    if settings.mode == "off":
+        return "off"
+    return "no_regions" if settings.mode == "external" and not request.regions else ""
 
 
 def _is_whole(crop: Crop, frame_size: tuple[int, int]) -> bool:

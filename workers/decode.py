@@ -79,15 +79,14 @@ def candidates(raw: NDArray[np.floating], rules: Rules, confidence: float) -> li
 def _grid(head: NDArray[np.floating], class_ids: tuple[int, ...], confidence: float) -> list[Box]:
     """Read a (4 + C, N) head: centre x, centre y, width, height, then one row of scores a class."""
     found = []
+    # One number after the other: they are few, and an inference has emptied the caches of whatever else reads them.
+    value = head.item
     for class_id in class_ids:
-        scores = head[4 + class_id]
-        (columns,) = (scores >= confidence).nonzero()
-        if len(columns) == 0:
-            continue
-        places = head[:4].take(columns, 1).tolist()
-        for x, y, width, height, score in zip(*places, scores.take(columns).tolist(), strict=True):
-            x1, x2 = x - width / 2, x + width / 2
-            y1, y2 = y - height / 2, y + height / 2
+        (columns,) = (head[4 + class_id] >= confidence).nonzero()
+        for column in columns.tolist():
+            x, y, score = value(0, column), value(1, column), value(4 + class_id, column)
+            across, down = value(2, column) / 2, value(3, column) / 2
+            x1, x2, y1, y2 = x - across, x + across, y - down, y + down
             # A comparison with NaN is false.
             if -_INF < x1 < x2 < _INF and -_INF < y1 < y2 < _INF and score < _INF:
                 found.append(Box(x1, y1, x2, y2, score, class_id))

@@ -30,7 +30,7 @@ class PersonDetector:
 
     def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         """Return who is in `frame`. The frame is only read, and not kept."""
-        with self._turns.frame():
+        with self._turns:
             return self._process(frame, request)
 
     def _process(self, frame: Pixels, request: DetectRequest) -> Outcome:

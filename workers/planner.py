@@ -52,8 +52,6 @@ NEAR_SHARE = 0.06
 """Motion within that share of the frame's longer side of earlier motion goes on there."""
 FOLLOWED = 3
 """Of so many looks at motion that goes on, one is a rescan: a newcomer whom only that one shows waits for two more."""
-UNPLANNED = ("off", "no_regions")
-"""Reasons of frames that go whole through the 640 session whatever is in them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +69,9 @@ class Observation:
 
 
 class Planner:
-    """Decides for one stream. What is counted and spent lasts; what is known of the scene ends with `forget`."""
+    """Decides for one stream, where its settings leave something to decide. What is counted and spent lasts; what is
+    known of the scene ends with `forget`.
+    """
 
     def __init__(self) -> None:
         self.recall = Recall()
@@ -116,11 +116,6 @@ class Planner:
     def decide(self, seen: Observation) -> Plan:
         """Return what to do with this frame."""
         self.budget.begin_frame(max(1.0, seen.cost_ratio))
-        settings = seen.settings
-        if settings.mode == "off" or (settings.mode == "external" and not seen.regions):
-            self.forget()
-            self._seen = seen
-            return self._full("off" if settings.mode == "off" else "no_regions")
         if seen.change is None or seen.time_s < self._last_s:
             self.forget()
         first = math.isinf(self._last_s)
@@ -147,7 +142,7 @@ class Planner:
         if plan.kind == "held":
             return None
         if plan.full:
-            return self._rescanned(plan, found)
+            return self._rescanned(found)
         return self._looked(plan, found)
 
     def _rescan_due(self) -> bool:
@@ -210,7 +205,7 @@ class Planner:
         regions and who is known there.
         """
         seen = self._seen
-        if reason in UNPLANNED or not self._confined:
+        if not self._confined:
             return Plan("whole_640", (whole(seen.frame_size, 640),), reason)
         box = union(np.concatenate([region_boxes(seen.regions, seen.frame_size), self.zones]))
         return self._plan(("crop_640", (crop_around(box, seen.frame_size, 640),)), reason)
@@ -274,12 +269,9 @@ class Planner:
         self._doubted = (plan, found)
         return replace(self._full(reason), purpose="check")
 
-    def _rescanned(self, plan: Plan, found: Detections) -> Plan | None:
+    def _rescanned(self, found: Detections) -> Plan | None:
         """Take a full look's boxes as the answer, and as the measure of the plan in force."""
         before, boxes = self._people, corners(found)
-        if plan.reason in UNPLANNED:
-            self._keep(found, exact=True)
-            return None
         same = len(same_people(before, boxes)) == len(before) == len(boxes)
         self._last_full_s = self._seen.time_s
         self._rumours = Rumours()

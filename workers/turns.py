@@ -38,11 +38,15 @@ _INTERVALS = 3
 
 
 class Turns:
-    """Gives frames and the steps of loading a pair their turns, in that order of importance."""
+    """Gives frames and the steps of loading a pair their turns, in that order of importance. It is the context in which
+    a frame is answered; `step` makes that of a step.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._steps_waiting = 0
         self._in_frame = False
         """A frame is being answered, or waits for that."""
         self._in_step = False
@@ -51,20 +55,24 @@ class Turns:
         self._came_s = self._done_s = -math.inf
         self._intervals: deque[float] = deque(maxlen=_INTERVALS)
 
-    @contextmanager
-    def frame(self) -> Iterator[None]:
-        """Answer a frame in this context, after the step that is being made, if that takes no longer than 0.1 s."""
-        with self._changed:
+    # A frame's part runs before and after each inference, when all caches are cold: it is short, and asks the condition
+    # only where somebody waits or must be waited for.
+
+    def __enter__(self) -> None:
+        """Begin to answer a frame, after the step that is being made, if that takes no longer than 0.1 s."""
+        with self._lock:
             self._note(self._clock())
             self._in_frame = True
-            self._changed.wait_for(lambda: not self._in_step, PATIENCE_S)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._in_frame = False
-                self._frames += 1
-                self._done_s = self._clock()
+            if self._in_step:
+                self._changed.wait_for(lambda: not self._in_step, PATIENCE_S)
+
+    def __exit__(self, *_: object) -> None:
+        """End the frame's turn, however it went."""
+        with self._lock:
+            self._in_frame = False
+            self._frames += 1
+            self._done_s = self._clock()
+            if self._steps_waiting:
                 self._changed.notify_all()
 
     @contextmanager
@@ -72,8 +80,10 @@ class Turns:
         """Make a step of loading a pair in this context, when there is room for it."""
         with self._changed:
             frames, asked_s = self._frames, self._clock()
+            self._steps_waiting += 1
             while not self._has_room(self._clock(), self._frames - frames, asked_s):
                 self._changed.wait(None if self._in_frame else max(0.0, self._overdue_s - self._clock()))
+            self._steps_waiting -= 1
             self._in_step = True
         try:
             yield

@@ -55,7 +55,7 @@ def streaming(clock: Clock) -> Turns:
     turns = Turns(clock)
     for _ in range(5):
         clock.now_s += PERIOD_S
-        with turns.frame():
+        with turns:
             pass
     return turns
 
@@ -80,7 +80,7 @@ def test_a_frame_waits_for_the_step_that_is_being_made_and_the_next_step_for_the
     turns = Turns(clock)
     step = Runner(turns.step)
     assert step.inside.wait(LIMIT_S)
-    frame = Runner(turns.frame)
+    frame = Runner(lambda: turns)
     assert frame.is_held_back()
     following = Runner(turns.step)
     step.end()
@@ -95,7 +95,7 @@ def test_a_frame_does_not_wait_for_the_end_of_a_long_step() -> None:
     turns = Turns(Clock())
     step = Runner(turns.step)
     assert step.inside.wait(LIMIT_S)
-    Runner(turns.frame).end()
+    Runner(lambda: turns).end()
     step.end()
 
 
@@ -107,7 +107,7 @@ def test_steps_are_made_while_there_is_room_before_the_next_frame() -> None:
             pass
     step = waiting_step(turns, clock, PERIOD_S - ROOM_S / 2)
     clock.now_s += ROOM_S
-    frame = Runner(turns.frame)
+    frame = Runner(lambda: turns)
     assert frame.inside.wait(LIMIT_S)
     assert step.is_held_back()
     frame.end()
@@ -129,7 +129,7 @@ def test_where_frames_leave_no_room_a_step_is_made_after_a_few() -> None:
     for _ in range(PASSED_OVER):
         assert step.is_held_back()
         clock.now_s += ROOM_S
-        with turns.frame():
+        with turns:
             clock.now_s += PERIOD_S - ROOM_S / 2
     step.end()
 
@@ -138,7 +138,7 @@ def test_long_frames_are_not_passed_over_one_after_the_other() -> None:
     clock = Clock()
     turns = streaming(clock)
     step = waiting_step(turns, clock, PERIOD_S)
-    with turns.frame():
+    with turns:
         clock.now_s += PASSED_OVER_S
     step.end()
 
@@ -147,6 +147,6 @@ def test_a_frame_that_fails_gives_its_turn_back() -> None:
     clock = Clock()
     turns = streaming(clock)
     clock.now_s += PERIOD_S
-    with pytest.raises(ZeroDivisionError), turns.frame():
+    with pytest.raises(ZeroDivisionError), turns:
         _ = 1 / 0
     Runner(turns.step).end()
