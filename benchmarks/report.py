@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 import orion
 
 _PACKAGES = ("numpy", "opencv-python-headless", "msgpack")
+
+_FILE_WIDTH = 160
 
 Row = dict[str, Any]
 """One line of a table: strings name what was measured, numbers say what came out."""
@@ -134,7 +139,14 @@ def plot_file(text: str) -> Path:
 def publish(report: Report, plot: Path | None = None, plotted: str = "p50_ms") -> None:
     """Print the JSON line and the table; with `plot` draw the column `plotted` into that file."""
     console = Console(stderr=True)
-    console.print(_table(report))
+    if not console.is_terminal:
+        # Nobody's window is too narrow for a file.
+        console = Console(stderr=True, width=_FILE_WIDTH)
+    for rows in _alike(report.rows):
+        table = _table(report.name, rows)
+        # What finds no room is left to the terminal to wrap: no figure is cut off.
+        least = Measurement.get(console, console.options, table).minimum
+        console.print(table, width=max(least, console.width), crop=False)
     for bar in report.bars:
         verdict = "met" if bar.met else "MISSED"
         console.print(f"{bar.name}: {bar.measured:.3f}, limit {bar.limit:.3f}: {verdict}", highlight=False)
@@ -143,21 +155,34 @@ def publish(report: Report, plot: Path | None = None, plotted: str = "p50_ms") -
         _draw(report, plot, plotted)
 
 
-def _table(report: Report) -> Table:
-    table = Table(title=report.name)
-    columns = list(dict.fromkeys(name for row in report.rows for name in row))
-    for name in columns:
-        numeric = any(isinstance(row.get(name), int | float) for row in report.rows)
-        table.add_column(name, justify="right" if numeric else "left")
-    for row in report.rows:
-        table.add_row(*(_cell(row.get(name)) for name in columns))
+def _alike(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the rows by what they tell, in the order of the first of each kind: a table has no empty columns."""
+    kinds: dict[frozenset[str], list[Row]] = {}
+    for row in rows:
+        kinds.setdefault(frozenset(name for name in row if row[name] not in {None, ""}), []).append(row)
+    return list(kinds.values())
+
+
+def _table(title: str, rows: Sequence[Row]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = [name for name in rows[0] if rows[0][name] not in {None, ""}]
+    cells = [[_cell(row[name]) for name in columns] for row in rows]
+    for number, name in enumerate(columns):
+        # Where the window is narrow, names and descriptions are broken between their words, and numbers never.
+        header = name.replace("_", " ")
+        numeric = any(isinstance(row[name], int | float) for row in rows)
+        widest = max(len(word) for line in cells for word in [*line[number].split(), *header.split()])
+        table.add_column(header, justify="right" if numeric else "left", min_width=widest)
+    for line in cells:
+        table.add_row(*line)
     return table
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    """Return a value as text, a number that is not whole with about four digits."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.{max(0, 3 - max(0, math.floor(math.log10(abs(value) or 1))))}f}"
 
 
 def _draw(report: Report, path: Path, plotted: str) -> None:

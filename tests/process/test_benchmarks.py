@@ -145,6 +145,20 @@ def test_percentiles_and_bars() -> None:
     assert content["bars"] == [{"name": "b", "measured": 2, "limit": 1, "met": False}]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_table_shows_every_figure_however_narrow_the_window_is(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if terminal else "0")
+    figures = {f"figure_{number}_ms": 1000.5 + number for number in range(9)}
+    publish(Report("name", {}, [{"way": "a way of four words", **figures}, {"way": "another", "count": 17}]))
+    shown = capsys.readouterr().err
+    assert all(f"{value:.0f}" in shown for value in figures.values())
+    assert ("a way of four words" in shown) is not terminal, "words are broken apart, figures are not"
+    assert [line.split() for line in shown.splitlines() if "another" in line] == [["another", "17"]]
+
+
 def test_a_report_can_be_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     publish(Report("name", {}, [{"way": "a", "p50_ms": 1.0}, {"way": "b", "p50_ms": 2.0}]), tmp_path / "plot.svg")
