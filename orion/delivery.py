@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from orion.outbox import Outbox, OutboxError, OutgoingMessage
+from orion.outbox import Outbox, OutboxDamagedError, OutboxError, OutgoingMessage
 
 STORE_AFTER_S = 1.0
 STORE_AT = 64
@@ -26,6 +26,8 @@ _REPLAY_BURST = 64.0
 _REMOVE_AT = 256
 _REMOVE_AFTER_S = 0.5
 _OUTBOX_RETRY_S = 5.0
+_READS_TRIED = 6
+"""How often in a row the outbox may fail to be read until it is taken for damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class LaneStats:
     accepted: int = 0
     acknowledged: int = 0
     dropped: int = 0
-    """Lost to a full memory."""
+    """Lost to a full memory, or with an outbox that was damaged."""
     overflowed: int = 0
     """Lost to a full outbox: the oldest."""
     stored: int = 0
@@ -59,6 +61,8 @@ class Lane:
         self._waiting: deque[tuple[float, OutgoingMessage]] = deque()
         self._sent: dict[int, tuple[float, OutgoingMessage]] = {}
         self._sent_rows: dict[int, int] = {}
+        self._sent_unkept: set[int] = set()
+        """Those on the wire whose outbox has been set aside since."""
         self._fetched: deque[tuple[int, OutgoingMessage]] = deque()
         self._cursor = 0
         self._done: set[int] = set()
@@ -67,6 +71,7 @@ class Lane:
         self._outbox_retry_at = 0.0
         """For writing. A disk that is full can be read: what is on it must not wait until there is room again."""
         self._read_retry_at = 0.0
+        self._reads_failed = 0
         self._remove_at = 0.0
         self._credit = _Credit(_REPLAY_PER_S, _REPLAY_BURST)
         self._accepted = self._acknowledged = self._dropped = self._stored = self._replayed = 0
@@ -78,7 +83,7 @@ class Lane:
         """Return the counters as they are now."""
         return LaneStats(
             self._accepted, self._acknowledged, self._dropped, self.overflowed, self._stored, self._replayed,
-            len(self._waiting) + len(self._sent) + self._rows_held(),
+            len(self._waiting) + len(self._sent) + len(self._sent_unkept) + self._rows_held(),
         )  # fmt: skip
 
     def recover(self, now: float) -> None:
@@ -113,6 +118,8 @@ class Lane:
         self._waiting.extendleft(reversed(self._sent.values()))
         self._sent.clear()
         self._sent_rows.clear()
+        self._dropped += len(self._sent_unkept)
+        self._sent_unkept.clear()
         self._fetched.clear()
         self._cursor = 0
 
@@ -140,7 +147,9 @@ class Lane:
 
     def acknowledged(self, mid: int) -> bool:
         """Note that the broker has the message; returns whether it was one of this lane."""
-        if self._sent.pop(mid, None) is None:
+        if mid in self._sent_unkept:
+            self._sent_unkept.remove(mid)
+        elif self._sent.pop(mid, None) is None:
             row = self._sent_rows.pop(mid, None)
             if row is None:
                 return False
@@ -212,6 +221,8 @@ class Lane:
         self._dropped += self._unsafe()
         self._sent.clear()
         self._waiting.clear()
+        self._dropped += len(self._sent_unkept)
+        self._sent_unkept.clear()
         if self._done:
             self._remove_done(now)
         if self._outbox is not None:
@@ -229,7 +240,7 @@ class Lane:
         return float("inf")
 
     def _on_wire(self) -> int:
-        return len(self._sent) + len(self._sent_rows)
+        return len(self._sent) + len(self._sent_rows) + len(self._sent_unkept)
 
     def _rows_held(self) -> int:
         return 0 if self._outbox is None else len(self._outbox) - len(self._done)
@@ -250,8 +261,14 @@ class Lane:
                 if not self._fetched:
                     self._cursor = read[-1][0] if read else self._outbox.last_row
         except OutboxError as error:
-            self.outbox_fault = str(error)
+            self._reads_failed += 1
             self._read_retry_at = now + _OUTBOX_RETRY_S
+            if isinstance(error, OutboxDamagedError) or self._reads_failed >= _READS_TRIED:
+                self._set_aside(error, now)
+            else:
+                self.outbox_fault = str(error)
+        else:
+            self._reads_failed = 0
         return bool(self._fetched)
 
     def _remove_done(self, now: float) -> None:
@@ -270,8 +287,30 @@ class Lane:
         self._done.clear()
 
     def _outbox_failed(self, error: OutboxError, now: float) -> None:
-        self.outbox_fault = str(error)
         self._outbox_retry_at = now + _OUTBOX_RETRY_S
+        if isinstance(error, OutboxDamagedError):
+            self._set_aside(error, now)
+        else:
+            self.outbox_fault = str(error)
+
+    def _set_aside(self, error: OutboxError, now: float) -> None:
+        """Give up what is in the outbox, but for what is on the wire or at hand: nothing waits behind it any more."""
+        assert self._outbox is not None
+        lost = max(0, self._rows_held() - len(self._sent_rows) - len(self._fetched))
+        try:
+            self.outbox_fault = f"{error}; {self._outbox.set_aside()}, with {lost} results"
+        except OutboxError as failed:
+            self.outbox_fault = str(failed)
+            self._outbox_retry_at = self._read_retry_at = now + _OUTBOX_RETRY_S
+            return
+        self._dropped += lost
+        self._sent_unkept.update(self._sent_rows)
+        self._waiting.extendleft((now, message) for _, message in reversed(self._fetched))
+        self._sent_rows.clear()
+        self._fetched.clear()
+        self._done.clear()
+        self._cursor = self._reads_failed = 0
+        self._outbox_retry_at = self._read_retry_at = now
 
 
 class _Credit:

@@ -16,14 +16,24 @@ from pathlib import Path
 from orion.errors import OrionError
 
 _VERSION = 1
+# One transaction: a disk that fills up in between leaves a file that is still new. "IF NOT EXISTS", because files from
+# before that may have the table already.
 _SCHEMA = f"""
-CREATE TABLE message (row INTEGER PRIMARY KEY, topic TEXT NOT NULL, qos INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
+BEGIN;
+CREATE TABLE IF NOT EXISTS message (
+    row INTEGER PRIMARY KEY, topic TEXT NOT NULL, qos INTEGER NOT NULL, payload BLOB NOT NULL
+) STRICT;
 PRAGMA user_version = {_VERSION};
+COMMIT;
 """
 
 
 class OutboxError(OrionError):
     """The outbox cannot be read or written now; what was in it is still there."""
+
+
+class OutboxDamagedError(OutboxError):
+    """The file is no database of ours, or not any more; trying again does not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +74,21 @@ class Outbox:
 
     def recover(self) -> str | None:
         """Open what a former run left behind; returns a warning if it was unreadable and has been set aside."""
-        if not self._path.exists():
-            return None
         try:
             with _as_outbox_error(self._path):
+                if not self._path.exists():
+                    return None
                 self._open()
-        except OutboxError as error:
-            cause = error.__cause__
-            # Operational errors are a full disk, a lock, a right that is missing: the file itself may be fine.
-            if not isinstance(cause, sqlite3.DatabaseError) or isinstance(cause, sqlite3.OperationalError):
-                raise
-            aside = self._path.with_name(self._path.name + ".unreadable")
-            self._discard(rename_to=aside)
-            return f"{error}; set aside as {aside.name}"
+        except OutboxDamagedError as error:
+            return f"{error}; {self.set_aside()}"
         self._remove_if_empty()
         return None
+
+    def set_aside(self) -> str:
+        """Begin anew and leave the file to people who may save what is in it; returns where it is, for a warning."""
+        aside = self._path.with_name(self._path.name + ".unreadable")
+        self._discard(rename_to=aside)
+        return f"set aside as {aside.name}"
 
     def append(self, messages: Sequence[OutgoingMessage]) -> tuple[list[int], int]:
         """Store messages in one transaction; returns their row numbers, and how many of the oldest had to go."""
@@ -147,13 +157,13 @@ class Outbox:
         if self._database is not None:
             self._database.close()
             self._database = None
-        self._count = self._last_row = 0
         with _as_outbox_error(self._path):
             if rename_to is not None:
                 self._path.replace(rename_to)
             # The log goes first: without its database it would be taken for the log of the next one.
             for name in (f"{self._path.name}-wal", f"{self._path.name}-shm", self._path.name):
                 self._path.with_name(name).unlink(missing_ok=True)
+        self._count = self._last_row = 0
 
 
 def _prepare(database: sqlite3.Connection) -> None:
@@ -177,4 +187,6 @@ def _as_outbox_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise OutboxError(f"outbox {os.fspath(path)}: {error}") from error
+        # Operational errors are a full disk, a lock, a right that is missing: the file itself may be fine.
+        damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+        raise (OutboxDamagedError if damaged else OutboxError)(f"outbox {os.fspath(path)}: {error}") from error

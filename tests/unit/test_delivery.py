@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from orion.delivery import STORE_AFTER_S, STORE_AT, Lane
-from orion.outbox import Outbox, OutboxError, OutgoingMessage
+from orion.outbox import Outbox, OutboxDamagedError, OutboxError, OutgoingMessage
 
 
 def message(number: int) -> OutgoingMessage:
@@ -223,6 +223,45 @@ def test_rows_that_cannot_be_removed_are_not_sent_again(tmp_path: Path, monkeypa
     wire.answer()
     lane.tick(10.0)
     assert (lane.stats().acknowledged, lane.stats().held) == (64, 0)
+
+
+@pytest.mark.parametrize("how", ["damaged", "unreadable"])
+def test_a_damaged_outbox_is_set_aside_and_nothing_waits_behind_it(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(tmp_path / "outbox.sqlite3", 10_000)
+    lane = Lane(outbox)
+    wire = Wire(lane)
+    add_all(lane, range(1000), 0.0)
+    lane.tick(1.0)
+    lane.connected(2.0)
+    wire.send(2.0)
+    error = OutboxDamagedError if how == "damaged" else OutboxError
+
+    def refuse(*_: object) -> None:
+        raise error("disk I/O error")
+
+    monkeypatch.setattr(outbox, "read", refuse)
+    # What had been read goes out; then the outbox fails again and again, or at once for good.
+    now = 2.0
+    while not (tmp_path / "outbox.sqlite3.unreadable").exists():
+        wire.answer(1)
+        now = lane.wakes_at(now)
+        assert now < 60.0
+        lane.tick(now)
+        wire.send(now)
+    assert len(wire.unanswered) > 100
+    assert lane.outbox_fault is not None
+    assert "set aside as outbox.sqlite3.unreadable, with 744 results" in lane.outbox_fault
+    assert wire.numbers() == list(range(256)), "and is on the wire"
+    add_all(lane, range(1000, 1010), now)
+    wire.answer()
+    wire.send(now)
+    wire.answer()
+    assert wire.numbers() == [*range(256), *range(1000, 1010)]
+    stats = lane.stats()
+    assert (stats.accepted, stats.acknowledged, stats.dropped, stats.held) == (1010, 266, 744, 0)
+    lane.close(now)
 
 
 def crash(lane: Lane, folder: Path, copy: Path) -> Outbox:

@@ -1,5 +1,6 @@
 """The outbox's file: what it holds, what becomes of it, and what is done about one that cannot be read."""
 
+import resource
 import sqlite3
 import stat
 from pathlib import Path
@@ -105,6 +106,45 @@ def test_an_unreadable_file_is_set_aside(path: Path, spoil: object) -> None:
     assert path.with_name("outbox.sqlite3.unreadable").read_bytes() == spoiled
     assert outbox.append(messages(1)) == ([1], 0)
     outbox.clear()
+
+
+def test_a_disk_that_fills_up_while_the_file_is_made_spoils_nothing(path: Path) -> None:
+    room, rest = resource.getrlimit(resource.RLIMIT_FSIZE)
+    refused = 0
+    for limit in range(0, 48 * 1024, 1024):
+        outbox = Outbox(path, 100)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, rest))
+        try:
+            outbox.append(messages(1))
+        except OutboxError:
+            refused += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, rest))
+        assert outbox.recover() is None
+        outbox.append(messages(1))
+        outbox.clear()
+    assert refused > 5
+
+
+def test_a_file_that_was_not_finished_by_an_earlier_version_is_used(path: Path) -> None:
+    outbox = Outbox(path, 100)
+    outbox.append(messages(1))
+    outbox.close()
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 0")
+    database.close()
+    assert outbox.recover() is None
+    assert len(outbox) == 1
+    outbox.clear()
+
+
+def test_a_folder_that_nobody_may_enter_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(_: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    with pytest.raises(OutboxError, match="Permission denied"):
+        Outbox(path, 100).recover()
 
 
 def test_a_file_in_use_is_an_error_and_stays(path: Path) -> None:
