@@ -22,12 +22,12 @@ from orion.bus import Bus, BusSettings, IncomingCommand, Topic
 from orion.commands import Commands
 from orion.config import Config, broker_address, source_kind
 from orion.display import Display, summary
-from orion.errors import EXIT_OK, EXIT_RESOURCE
+from orion.errors import EXIT_OK, EXIT_RESOURCE, OrionError
 from orion.mailbox import Mailbox
 from orion.mqtt import TlsSettings
 from orion.outbox import Outbox
 from orion.outlet import Outlets, Painter
-from orion.posts import BusEvent, CommandReceived, Post, StopRequested
+from orion.posts import BusEvent, CommandReceived, PartFailed, Post, StopRequested
 from orion.results import ResultWriter
 from orion.signals import STOP_SIGNALS
 from orion.sources import make_source
@@ -157,6 +157,9 @@ def _start_bus(
     def on_event(notice: buses.BusEvent) -> None:
         if notice.name in _EVENTS:
             mailbox.post(BusEvent(notice.name, {"reason": notice.reason, "count": notice.count}))
+        elif notice.name == "bus_failed":
+            # Without it nobody sees what this instance sees, and nobody can command it.
+            mailbox.post(PartFailed(OrionError(f"the MQTT side failed: {notice.reason}")))
 
     path = mqtt.outbox.path or persist.state_folder(identity.instance_id) / "outbox.sqlite3"
     bus = Bus(settings, on_command, on_event, Outbox(path, mqtt.outbox.max_messages))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from orion.capture import CaptureEvent
+from orion.errors import OrionError
 from orion.messages import Pixels
 
 
@@ -34,7 +35,14 @@ class BusEvent:
     fields: Mapping[str, Any]
 
 
-Post = CaptureEvent | StopRequested | CommandReceived | BusEvent
+@dataclass(frozen=True, slots=True)
+class PartFailed:
+    """A part without which an instance is of no use has failed; whoever restarts instances is to see it."""
+
+    error: OrionError
+
+
+Post = CaptureEvent | StopRequested | CommandReceived | BusEvent | PartFailed
 
 
 class Controller(Protocol):

@@ -19,7 +19,7 @@ from orion.ledger import Lease
 from orion.limits import Limits
 from orion.mailbox import Mailbox
 from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult
-from orion.posts import BusEvent, CommandReceived, Controller, Outlet, Post, StopRequested
+from orion.posts import BusEvent, CommandReceived, Controller, Outlet, PartFailed, Post, StopRequested
 from orion.results import publishable, timestamp
 from orion.source import Source
 from orion.stream import RingMaker, Stream, StreamSettings
@@ -147,6 +147,8 @@ class Supervisor:
                 case BusEvent(event=event, fields=fields):
                     # The bus has logged it already.
                     self._publish(event, fields)
+                case PartFailed(error=error):
+                    self._finish(str(error), error)
                 case _:
                     self._handle_capture(post)
 

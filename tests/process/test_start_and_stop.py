@@ -15,6 +15,7 @@ from orion.bus import Bus
 from orion.commands import Commands
 from orion.config import Config
 from orion.display import Display
+from orion.errors import EXIT_GAVE_UP, OrionError
 from orion.lock import InstanceLock
 from orion.outlet import Painter
 from orion.results import ResultWriter
@@ -151,3 +152,18 @@ def test_a_step_that_fails_leaves_nothing(
     check_unwound(story, started)
     assert list((tmp_path / "runtime").rglob("*.lock")) == []
     assert descriptors() <= before + 1, "one more is the resource tracker's"
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_an_instance_that_can_tell_nobody_any_more_gives_up(
+    story: list[str], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Bus) -> None:
+        raise RefusedError("as the test says")
+
+    endless = config.model_copy(update={"run": config.run.model_copy(update={"frames": None})})
+    monkeypatch.setattr(Bus, "_turn", refuse)
+    with pytest.raises(OrionError, match="the MQTT side failed: RefusedError: as the test says") as caught:
+        app.run(endless, endless)
+    assert caught.value.exit_code == EXIT_GAVE_UP
+    check_unwound(story, len(PARTS))
