@@ -16,7 +16,7 @@ from typing import cast
 from rich.console import Console
 
 from orion import bus as buses
-from orion import lock, log, lookup, persist, reconfigure, report
+from orion import changes, lock, log, lookup, persist, reconfigure, report
 from orion.broker import EmbeddedBroker
 from orion.bus import Bus, BusSettings, IncomingCommand, Topic
 from orion.commands import Commands
@@ -57,6 +57,8 @@ def run(base: Config, config: Config) -> int:
     """
     log.setup(config.log.level, config.log.format, config.instance_id)
     identity = Identity(config.instance_id, uuid.uuid4().hex[:12])
+    if kept := changes.spelled(changes.differences(base, config)):
+        _log.info("changed by command, see %s: %s", persist.changes_file(identity.instance_id), ", ".join(kept))
     sources = {stream.stream_id: make_source(stream.source) for stream in config.streams}
     with ExitStack() as stack:
         mailbox: Mailbox[Post] = Mailbox()

@@ -122,17 +122,16 @@ def checked(config: Config, tree: Tree) -> Config:
 
 
 def part_between(old: Config, new: Config) -> Tree:
-    """Return the part of a configuration that makes `new` of `old`; streams as a whole."""
+    """Return what makes `new` of `old`, in the form of a configuration, but for `streams`: by their id, None for one
+    that is no more, all keys of one that is new.
+    """
     part: Tree = {}
-    tree = tree_of(new)
+    tree = _by_id(tree_of(new))
     for path in differences(old, new):
         place, source = part, tree
-        if path[0] == "streams":
-            part["streams"] = tree["streams"]
-            continue
         for key in path[:-1]:
             place, source = place.setdefault(key, {}), source[key]
-        place[path[-1]] = source[path[-1]]
+        place[path[-1]] = source.get(path[-1])
     return part
 
 

@@ -263,11 +263,18 @@ def _options(arguments: argparse.Namespace) -> Mapping[str, Any]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from orion import app, settings  # noqa: PLC0415
+    from orion import app  # noqa: PLC0415
+
+    return app.run(*_configurations(arguments))
+
+
+def _configurations(arguments: argparse.Namespace) -> "tuple[Config, Config]":
+    """Return the configuration as it is written, and with the changes made by command that are kept."""
+    from orion import settings  # noqa: PLC0415
 
     options, cwd = _options(arguments), Path.cwd()
     config = settings.load(options, os.environ, cwd)
-    return app.run(config, settings.load_changed(config, options, os.environ, cwd))
+    return config, settings.load_changed(config, options, os.environ, cwd)
 
 
 def _ctl(arguments: argparse.Namespace) -> int:
@@ -293,9 +300,10 @@ def _remote_config(arguments: argparse.Namespace) -> "Config":
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from orion import doctor, settings  # noqa: PLC0415
+    from orion import doctor  # noqa: PLC0415
 
-    return doctor.examine(settings.load(_options(arguments), os.environ, Path.cwd()))
+    _, config = _configurations(arguments)
+    return doctor.examine(config)
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -333,12 +341,10 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _show_config(arguments: argparse.Namespace) -> int:
-    import yaml  # noqa: PLC0415
+    from orion import yaml_file  # noqa: PLC0415
 
-    from orion import settings  # noqa: PLC0415
-
-    config = settings.load(_options(arguments), os.environ, Path.cwd())
-    sys.stdout.write(yaml.safe_dump(config.public(), sort_keys=False, allow_unicode=True))
+    _, config = _configurations(arguments)
+    sys.stdout.write(yaml_file.dump(config.public()))
     return EXIT_OK
 
 

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from orion import requests, settings, yaml_file
 from orion.config import Config
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, Problem
@@ -128,7 +126,7 @@ def readable(answer: Mapping[str, Any]) -> str:
     data = answer.get("data")
     if not data:
         return head
-    return f"{head}\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=80).rstrip()}"
+    return f"{head}\n{yaml_file.dump(data).rstrip()}"
 
 
 def _put(place: dict[str, Any], key: str, value: Any) -> None:

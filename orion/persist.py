@@ -1,13 +1,11 @@
 """Where an instance keeps what outlives a run, and the file of changes made by command: a part of a configuration that
-holds between the file and the environment. Written by the supervisor's thread, read at the start.
+holds over the file, with streams by their id. Written by the supervisor's thread, read at the start.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from orion import yaml_file
 from orion.errors import ConfigError, Problem, ResourceError
@@ -52,7 +50,7 @@ def write(path: Path, changes: Mapping[str, Any]) -> None:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(_HEADER)
-            yaml.safe_dump(dict(changes), file, sort_keys=False, allow_unicode=True)
+            file.write(yaml_file.dump(dict(changes)))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

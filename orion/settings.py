@@ -131,8 +131,8 @@ def load(cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Confi
 
 
 def load_changed(config: Config, cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Config:
-    """Return `config`, as `load` gave it, with the changes made by command that it keeps: they hold between the file
-    and the environment. Raises what `load` does.
+    """Return `config`, as `load` gave it, with the changes made by command that it keeps: they hold over all but what
+    the environment and the command line say. Raises what `load` does.
     """
     file = persist.changes_file(config.instance_id, environ)
     changes = persist.read(file)
@@ -146,9 +146,12 @@ def _load(
     draft = _Draft(cwd)
     _take_file(draft, cli.get("config"))
     draft.tree.setdefault("streams", [{"stream_id": "cam0", "source": "demo"}])
-    _take_changes(draft, changes, (), changes_file)
+    from_file = dict(draft.origins)
     _take_environment(draft, environ)
     _take_command_line(draft, {name: value for name, value in cli.items() if value is not None})
+    # Last, because the environment numbers the streams as the file does.
+    fixed = frozenset(path for path, origin in draft.origins.items() if from_file.get(path) != origin)
+    _take_changes(draft, changes, fixed, changes_file)
     _take_password(draft)
     _check_paths(draft)
     try:
@@ -160,14 +163,56 @@ def _load(
     return config
 
 
-def _take_changes(draft: _Draft, changes: Mapping[str, Any], path: KeyPath, origin: str) -> None:
-    for key, value in changes.items():
+def _take_changes(draft: _Draft, changes: Mapping[str, Any], fixed: frozenset[KeyPath], origin: str) -> None:
+    """Put what commands have changed over everything but the values at `fixed`; streams are told by their id."""
+    _change(draft, {key: value for key, value in changes.items() if key != "streams"}, (), fixed, origin)
+    streams = changes.get("streams", {})
+    if not isinstance(streams, dict):
+        draft.problems.append(Problem("streams", f"should be keys and values, by stream_id ({origin})"))
+    elif isinstance(draft.tree.get("streams"), list):
+        _change_streams(draft, streams, fixed, origin)
+
+
+def _change(draft: _Draft, change: Mapping[str, Any], path: KeyPath, fixed: frozenset[KeyPath], origin: str) -> None:
+    for key, value in change.items():
+        below = (*path, key)
         if isinstance(value, dict):
-            _take_changes(draft, value, (*path, key), origin)
-        else:
-            below = (*path, key)
+            _change(draft, value, below, fixed, origin)
+        elif not any(place[: len(below)] == below or below[: len(place)] == place for place in fixed - {("streams",)}):
             draft.origins = {known: line for known, line in draft.origins.items() if known[: len(below)] != below}
             draft.assign(below, value, origin)
+
+
+def _change_streams(draft: _Draft, changes: Mapping[str, Any], fixed: frozenset[KeyPath], origin: str) -> None:
+    """Change, add and remove streams; which there are is left alone where the environment or the command line lists
+    them. What was changed of a stream that is no more in the file is of no use.
+    """
+    streams = draft.tree["streams"]
+    places = {str(stream.get("stream_id")): place for place, stream in enumerate(streams) if isinstance(stream, dict)}
+    listed = ("streams",) in fixed
+    for stream_id, change in changes.items():
+        if change is not None and not isinstance(change, dict):
+            draft.problems.append(Problem(f"streams.{stream_id}", f"should be keys and values, or null ({origin})"))
+        elif change is not None and stream_id in places:
+            _change(draft, change, ("streams", places[stream_id]), fixed, origin)
+        elif change is not None and "source" in change and not listed:
+            draft.assign(("streams", len(streams)), {"stream_id": stream_id, **change}, origin)
+    if not listed:
+        _remove_streams(draft, [place for name, place in places.items() if name in changes and changes[name] is None])
+
+
+def _remove_streams(draft: _Draft, gone: Sequence[int]) -> None:
+    for place in sorted(gone, reverse=True):
+        del draft.tree["streams"][place]
+        moved = [(_without_stream(path, place), origin) for path, origin in draft.origins.items()]
+        draft.origins = {path: origin for path, origin in moved if path}
+
+
+def _without_stream(path: KeyPath, place: int) -> KeyPath:
+    """Return where the value at `path` is without the stream at `place`; nowhere if it was that one's."""
+    if len(path) < 2 or path[0] != "streams" or not isinstance(path[1], int) or path[1] < place:
+        return path
+    return () if path[1] == place else ("streams", path[1] - 1, *path[2:])
 
 
 def check(tree: dict[str, Any]) -> Config:

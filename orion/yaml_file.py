@@ -1,6 +1,6 @@
-"""YAML as values that remember their lines. Reads the scalars of YAML 1.2's core schema, so that `off`, `no` and
-`12:30` stay text, and refuses duplicate keys, tags of other programs and values that contain themselves. Pure; used by
-whoever reads settings.
+"""YAML as values that remember their lines, and back to text. Reads the scalars of YAML 1.2's core schema, so that
+`off`, `no` and `12:30` stay text, and refuses duplicate keys, tags of other programs and values that contain
+themselves. Pure; used by whoever reads or writes settings.
 """
 
 import re
@@ -60,6 +60,11 @@ def parse(text: str) -> Document:
         loader.dispose()
 
 
+def dump(value: Any) -> str:
+    """Return plain values as YAML, keys in their order, that `parse` and readers of YAML 1.1 read back as they are."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=80)
+
+
 def scalar(text: str) -> Any:
     """Return what a plain scalar means in YAML 1.2's core schema: null, a bool, a number, or the text itself."""
     if text in _NULLS:
@@ -116,6 +121,17 @@ class _Builder:
             found[key] = self.value(value_node, (*path, key))
             self.lines[*path, key] = key_node.start_mark.line + 1
         return found
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that the core schema would take for something else, beside what YAML 1.1 would."""
+
+
+def _quoted(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar(f"{_CORE}str", text, None if isinstance(scalar(text), str) else "'")
+
+
+_Dumper.add_representer(str, _quoted)
 
 
 def _scalar_of(node: yaml.ScalarNode) -> Any:

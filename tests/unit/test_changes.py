@@ -90,14 +90,14 @@ def other_value(path: Path_) -> Any:
 
 
 @pytest.mark.parametrize("path", KEYS, ids=".".join)
-def test_the_table_holds_for_every_key(path: Path_) -> None:
+def test_the_table_holds_for_every_key(path: Path_, tmp_path: Path) -> None:
     present = Config()
     part = part_of(path, other_value(path))
     match effect_of(path):
         case "live" | "models":
             new = updated(present, part)
             assert spelled(differences(present, new)) == [".".join(path)]
-            assert updated(present, part_between(present, new)) == new
+            assert kept_and_read(present, new, tmp_path) == new
         case "restart":
             with pytest.raises(RefusedError, match="needs a restart") as caught:
                 updated(present, part | {"attention": {"alpha": 0.7}})
@@ -106,6 +106,14 @@ def test_the_table_holds_for_every_key(path: Path_) -> None:
             with pytest.raises(RefusedError, match="cannot be set by command") as caught:
                 updated(present, part | {"attention": {"alpha": 0.7}})
             assert caught.value.refused.code == "forbidden"
+
+
+def kept_and_read(base: Config, new: Config, folder: Path) -> Config:
+    """Keep what makes `new` of `base`, and return what a start without a file makes of that."""
+    environ = {"XDG_STATE_HOME": str(folder)}
+    persist.write(persist.changes_file("orion", environ), part_between(base, new) | {"persist_changes": True})
+    again = settings.load_changed(base, {}, environ, folder)
+    return again.model_copy(update={"persist_changes": new.persist_changes})
 
 
 def test_the_readme_shows_the_table() -> None:
@@ -180,6 +188,94 @@ def test_changes_are_kept_and_hold_between_file_and_environment(tmp_path: Path) 
         settings.load_changed(base, {}, environ, tmp_path)
     persist.write(kept, {})
     assert not kept.exists()
+
+
+CAMERAS = """
+persist_changes: true
+streams:
+- {stream_id: door, source: "rtsp://door/x"}
+- {stream_id: bed, source: "rtsp://bed/x"}
+"""
+PASSWORDS = {"ORION_STREAMS__0__SOURCE": "rtsp://u:d@door/x", "ORION_STREAMS__1__SOURCE": "rtsp://u:b@bed/x"}
+
+
+class Restarted:
+    """An instance's configuration over a restart: file and environment, what commands change, and what is left."""
+
+    def __init__(self, folder: Path, **cli: Any) -> None:
+        self.folder, self.cli = folder, cli
+        self.environ = {"XDG_STATE_HOME": str(folder), **PASSWORDS}
+        self.file = folder / "orion.yaml"
+        self.file.write_text(CAMERAS)
+        self.base = settings.load(cli, self.environ, folder)
+
+    def change(self, streams: list[Any]) -> None:
+        """Change the streams by command."""
+        new = updated(self.base, {"streams": streams})
+        persist.write(persist.changes_file("orion", self.environ), part_between(self.base, new))
+
+    def sources(self) -> dict[str, str]:
+        """Return the streams that a start has now."""
+        return {stream.stream_id: stream.source for stream in self.started().streams}
+
+    def started(self) -> Config:
+        """Return the configuration of a start now."""
+        base = settings.load(self.cli, self.environ, self.folder)
+        return settings.load_changed(base, self.cli, self.environ, self.folder)
+
+
+def test_the_environment_numbers_streams_as_the_file_does_whatever_commands_did(tmp_path: Path) -> None:
+    run = Restarted(tmp_path)
+    run.change([{"stream_id": "bed"}])
+    assert run.sources() == {"bed": "rtsp://u:b@bed/x"}
+    run.change([{"stream_id": "hall", "source": "rtsp://hall/x"}, {"stream_id": "bed", "rate_hz": 2}])
+    assert run.sources() == {"bed": "rtsp://u:b@bed/x", "hall": "rtsp://hall/x"}
+    assert run.started().streams[0].rate_hz == 2
+    run.change([{"stream_id": "door"}, {"stream_id": "bed", "source": "rtsp://bed/other"}])
+    assert run.sources()["bed"] == "rtsp://u:b@bed/x", "the environment has the last word"
+
+
+def test_what_is_changed_of_one_stream_leaves_the_file_its_say(tmp_path: Path) -> None:
+    run = Restarted(tmp_path)
+    run.environ = {"XDG_STATE_HOME": str(tmp_path)}
+    run.base = settings.load({}, run.environ, tmp_path)
+    run.change([{"stream_id": "door", "rate_hz": 2}, {"stream_id": "bed"}])
+    edited_file = CAMERAS.replace("rtsp://bed/x", "rtsp://bed/new")
+    run.file.write_text(edited_file + "- {stream_id: hall, source: demo}\n")
+    assert run.sources() == {"door": "rtsp://door/x", "bed": "rtsp://bed/new", "hall": "demo"}
+    assert [stream.rate_hz for stream in run.started().streams] == [2, None, None]
+    run.file.write_text("persist_changes: true\nstreams: [{stream_id: bed, source: demo}]\n")
+    assert run.sources() == {"bed": "demo"}, "what was changed of a stream that is no more is of no use"
+
+
+def test_streams_that_the_command_line_lists_are_those(tmp_path: Path) -> None:
+    run = Restarted(tmp_path, source=["demo", "demo:64x64@5"])
+    run.change([{"stream_id": "cam1", "rate_hz": 3}, {"stream_id": "cam9", "source": "demo"}])
+    assert run.sources() == {"cam0": "demo", "cam1": "demo:64x64@5"}
+    assert [stream.rate_hz for stream in run.started().streams] == [None, 3]
+
+
+def test_names_that_look_like_numbers_are_kept_as_names(tmp_path: Path) -> None:
+    base = Config(streams=(StreamConfig(stream_id="12e3", source="demo"),))
+    new = edited(base, lambda tree: tree["streams"].append({"stream_id": "0o17", "source": "demo", "room_id": "1e5"}))
+    (tmp_path / "orion.yaml").write_text("streams: [{stream_id: '12e3', source: demo}]")
+    assert kept_and_read(base, new, tmp_path) == new
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"streams": [1]}, r"^streams: should be keys and values, by stream_id \(.*changes.yaml\)"),
+        ({"streams": {"cam0": 7}}, r"^streams.cam0: should be keys and values, or null \(.*changes.yaml\)"),
+        ({"streams": {"cam0": {"rate_hz": "x"}}}, r"^streams.0.rate_hz: should be .*changes.yaml\)"),
+        ({"streams": {"b": {"source": "demo", "rate": 1}}}, r"^streams.1.rate: unknown key.*changes.yaml\)"),
+    ],
+)
+def test_a_file_of_changes_that_was_edited_badly_is_told(kept: Any, message: str, tmp_path: Path) -> None:
+    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    persist.write(persist.changes_file("orion", environ), {"persist_changes": True, **kept})
+    with pytest.raises(ConfigError, match=message):
+        settings.load_changed(Config(), {}, environ, tmp_path)
 
 
 def test_a_tree_gives_the_configuration_back() -> None:
