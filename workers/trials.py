@@ -17,6 +17,7 @@ FIRST_SURPLUS, MOST_SURPLUS = 4.0, 80.0
 
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 16.0
+_MOST_DOUBLINGS = math.ceil(math.log2(LAST_RETRY_S / FIRST_RETRY_S))
 PATIENCE = 3
 """How often in a row a plan must fail before the next one in order is tried in its place."""
 
@@ -74,7 +75,9 @@ class Confirmation:
     def fail(self, kind: PlanKind, time_s: float) -> None:
         """Note that a plan missed somebody; it waits twice as long each time before it is tried again."""
         times, _ = self._failed.get(kind, (0, 0.0))
-        self._failed[kind] = (times + 1, time_s + min(LAST_RETRY_S, FIRST_RETRY_S * 2**times))
+        # A plan may fail for weeks: an unbounded power becomes too large for a float.
+        wait_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(times, _MOST_DOUBLINGS))
+        self._failed[kind] = (times + 1, time_s + wait_s)
         if kind == self.kind:
             self.kind = None
 

@@ -109,6 +109,18 @@ def test_a_plan_that_failed_waits_and_gives_way_after_three_times() -> None:
     assert confirmation.kind is None
 
 
+def test_a_plan_that_fails_for_days_is_tried_again_at_the_longest_interval() -> None:
+    confirmation = Confirmation()
+    option: Option = ("whole_320", (Crop(0, 0, 9, 9, 320),))
+    tries_s = []
+    for second in range(20_000):
+        if confirmation.next_trial([option], second) is not None:
+            confirmation.fail("whole_320", second)
+            tries_s.append(second)
+    assert len(tries_s) > 1200
+    assert set(np.diff(tries_s[20:])) == {16}
+
+
 def test_recall_counts_the_last_hour_and_in_all() -> None:
     recall = Recall()
     recall.count(0.0, 0, 10, 0.97)
