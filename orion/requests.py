@@ -44,10 +44,10 @@ class SizeParams(Params):
 
 
 class RoiParams(Params):
-    """A region of interest, normalized to the frame."""
+    """A region of interest, normalized to the frame; one smaller than a pixel is looked at as one."""
 
-    x: _Share
-    y: _Share
+    x: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+    y: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
     width: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
     height: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 

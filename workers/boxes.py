@@ -29,9 +29,14 @@ def crop_box(crop: Crop) -> Boxes:
 
 
 def region_boxes(regions: tuple[Region, ...], frame_size: tuple[int, int]) -> Boxes:
-    """Return normalized regions as boxes of a frame of (width, height) pixels."""
-    unit = [(region.x, region.y, region.x + region.width, region.y + region.height) for region in regions]
-    boxes: Boxes = np.array(unit, np.float64).reshape(-1, 4) * np.array([*frame_size, *frame_size])
+    """Return normalized regions as boxes of a frame of (width, height) pixels, each at least one pixel in size."""
+    width, height = frame_size
+    places = []
+    for region in regions:
+        left, top = min(region.x * width, width - 1), min(region.y * height, height - 1)
+        right, bottom = (region.x + region.width) * width, (region.y + region.height) * height
+        places.append((left, top, max(right, left + 1), max(bottom, top + 1)))
+    boxes: Boxes = np.array(places, np.float64).reshape(-1, 4)
     return boxes
 
 

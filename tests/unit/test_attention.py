@@ -257,6 +257,19 @@ def test_with_rescans_off_external_regions_are_all_that_is_seen() -> None:
     assert all(answer.inference != "full" for answer in seen)
 
 
+@pytest.mark.parametrize("rescan_s", [2.0, None])
+@pytest.mark.parametrize("region", [Region(0.5, 0.2, 5.55e-17, 1e-300), Region(1.0, 1.0, 1e-10, 1e-10)])
+def test_a_region_smaller_than_a_pixel_is_looked_at_as_one(region: Region, rescan_s: float | None) -> None:
+    walker = Person(400, 100)
+    answers = Stream(World([walker]), AttentionSettings(rescan_s=rescan_s), regions=(region,)).run(20, walker, 3)
+    planned = [answer.roi_processing for answer in answers if answer.roi_processing and answer.roi_processing.source]
+    assert planned
+    for processing in planned:
+        (roi,) = processing.attention_rois
+        assert roi.width * WIDTH == pytest.approx(1)
+        assert roi.height * HEIGHT == pytest.approx(1)
+
+
 def test_settings_take_effect_on_the_next_frame() -> None:
     walker = Person(150, 200)
     stream = Stream(World([walker]))

@@ -126,6 +126,8 @@ BOX = {"x": 0.1, "y": 0.1, "width": 0.5, "height": 0.5}
         ("set_attention_rois", {"rois": []}, "params.rois: "),
         ("set_attention_rois", {"rois": [BOX] * 17}, "params.rois: "),
         ("set_attention_rois", {"rois": [BOX | {"width": 0}]}, "params.rois.0.width: should be greater than 0"),
+        ("set_attention_rois", {"rois": [BOX | {"x": 1, "width": 1e-10}]}, "params.rois.0.x: should be less than 1"),
+        ("set_attention_rois", {"rois": [BOX | {"y": 1, "height": 1e-10}]}, "params.rois.0.y: should be less than 1"),
         ("set_attention_rois", {"rois": [BOX, BOX | {"x": 0.6}]}, "params.rois.1: must lie inside the frame"),
         ("set_attention_rois", {"rois": [BOX | {"z": 1}]}, "params.rois.0.z: unknown; known are x, y, width, height"),
         ("set_auto_focus_strategy", {"strategy": "magic"}, "params.strategy: should be"),
