@@ -1,5 +1,6 @@
 """Small ONNX models for tests: `placed` answers with boxes that the test chose, whatever it sees; `seeing` finds bright
-patches in the picture itself, up to one in each colour channel, so that crops, scales and colours show in its answer.
+patches in the picture itself, up to one in each colour channel, so that crops, scales and colours show in its answer;
+`counting` answers with as many boxes as there are bright channels.
 """
 
 from collections.abc import Sequence
@@ -87,6 +88,32 @@ def seeing(path: Path, side: int, *, names: Sequence[str] = PERSON, description:
         initializers,
     )
     return _save(graph, path, side, names, description)
+
+
+def counting(path: Path, side: int, boxes: Sequence[Sequence[float]], *, dynamic: bool = False) -> Path:
+    """Write an end-to-end model, as one exported with its suppression inside: of the three `boxes` (as those of
+    `placed`) it answers those whose channel (red, green, blue) is bright anywhere, in an output (1, K, 6) of open K.
+    """
+    nodes = [
+        helper.make_node("ReduceMax", ["images"], ["peaks"], axes=[0, 2, 3], keepdims=0),
+        helper.make_node("Greater", ["peaks", "least"], ["seen"]),
+        helper.make_node("Compress", ["boxes", "seen"], ["found"], axis=0),
+        helper.make_node("Unsqueeze", ["found", "first"], ["output0"]),
+    ]
+    initializers = [
+        numpy_helper.from_array(np.array(0.9, np.float32), "least"),
+        numpy_helper.from_array(np.array(boxes, np.float32), "boxes"),
+        numpy_helper.from_array(np.array([0], np.int64), "first"),
+    ]
+    sides: list[int | str] = ["height", "width"] if dynamic else [side, side]
+    graph = helper.make_graph(
+        nodes,
+        "counting",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, *sides])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, "found", 6])],
+        initializers,
+    )
+    return _save(graph, path, side, PERSON, "")
 
 
 def shaped(

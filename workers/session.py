@@ -56,7 +56,7 @@ processor time. Versions that do not know the setting (1.24 for one) only stop s
 
 class Session:
     """A model, loaded and warm, that runs on `tensor`, bytes (1, 3, size, size) in RGB, and answers in one kept output
-    array.
+    array; one whose number of boxes depends on the picture answers in a new array each time.
     """
 
     def __init__(self, path: str, size: SessionSize, provider: str, threads: int, turn: Turn = AT_ONCE) -> None:
@@ -100,12 +100,15 @@ class Session:
         )
 
     def run(self) -> NDArray[np.floating]:
-        """Run the model on `tensor`; return its output, which the next run overwrites.
+        """Run the model on `tensor`; return its output, which the next run may overwrite.
 
         A provider that fails is replaced by `cpu` for good, with one warning. Raises ModelError when `cpu` fails.
         """
         try:
-            self._session.run_with_iobinding(self._binding)
+            if self._binding is None:
+                self._output = self._session.run(None, {self._session.get_inputs()[0].name: self.tensor})[0]
+            else:
+                self._session.run_with_iobinding(self._binding)
         except _UNUSABLE as error:
             self._fall_back(error)
         return self._output
@@ -126,13 +129,18 @@ class Session:
             self._session = _open(_File.read(self.card.path), "cpu", self._threads)
             self.provider = "cpu"
             self._binding = self._bind()
-            self._session.run_with_iobinding(self._binding)
+        self.run()
 
-    def _bind(self) -> ort.IOBinding:
+    def _bind(self) -> ort.IOBinding | None:
+        """Bind the tensor and the output's memory; None where the picture decides how many boxes there are: what one
+        run has bound would have to do for the next.
+        """
+        kept, given = self._output, self._session.get_outputs()[0]
+        if self.card.layout == "end2end" and not isinstance(given.shape[1], int):
+            return None
         binding = self._session.io_binding()
         binding.bind_cpu_input(self._session.get_inputs()[0].name, self.tensor)
-        output, name = self._output, self._session.get_outputs()[0].name
-        binding.bind_output(name, "cpu", 0, output.dtype.type, output.shape, output.ctypes.data)
+        binding.bind_output(given.name, "cpu", 0, kept.dtype.type, kept.shape, kept.ctypes.data)
         return binding
 
 

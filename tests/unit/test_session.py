@@ -7,7 +7,7 @@ import pytest
 
 from orion.errors import ModelError
 from orion.messages import Crop, DetectorSpec, DetectRequest
-from tests.models import COCO_LIKE, picture, placed, seeing
+from tests.models import COCO_LIKE, counting, picture, placed, seeing
 from workers.choice import agree, load_chosen
 from workers.nms import Box
 from workers.pair import SessionPair
@@ -46,6 +46,19 @@ def test_an_eight_bit_file_runs(tmp_path: Path) -> None:
     found = PersonDetector(spec(path)).process(FRAME, DetectRequest("cam0", 0.0)).detections
     assert np.abs(found.xywh - [[100, 200, 80, 100]]).max() <= 3
     assert found.confidence == pytest.approx([0.9], abs=0.01)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_the_picture_may_decide_how_many_boxes_there_are(tmp_path: Path, *, dynamic: bool) -> None:
+    boxes = [[100.0 * n, 200.0, 100.0 * n + 80, 300.0, 0.9 - n / 10, 0.0] for n in range(3)]
+    pair = SessionPair.load(spec(counting(tmp_path / "m.onnx", 640, boxes, dynamic=dynamic)))
+    patches = [(20, 20, 60, 160)] * 3
+    answers = [
+        infer(pair, picture(640, 640, patches[:count]), Crop(0, 0, 640, 640, 640))[0] for count in (0, 2, 1, 3, 0)
+    ]
+    assert [len(answer) for answer in answers] == [0, 2, 1, 3, 0]
+    assert answers[3].xywh.tolist() == [[0, 200, 80, 100], [100, 200, 80, 100], [200, 200, 80, 100]]
+    assert answers[1].xywh.tolist() == answers[3].xywh.tolist()[:2]
 
 
 def test_a_class_that_is_not_there_is_refused(tmp_path: Path) -> None:
