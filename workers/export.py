@@ -3,6 +3,7 @@ export`. Everything is written into a hidden folder beside the models and rename
 is ever picked up.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -47,19 +48,23 @@ def export(model: str, folder: Path, exporter: Exporter) -> list[Path]:
     """Make `NAME_fp32_640.onnx` and `NAME_fp32_320.onnx` in `folder` from `model`, a name as `yolo11n` or a .pt file.
 
     Both are loaded and run once before they take their names; files of the same names are replaced, and the folder's
-    manifest gets their SHA-256. Raises ModelError when they are no pair that runs; then nothing has changed.
+    manifest gets their SHA-256. Raises ModelError when they are no pair that runs, or cannot be put there; then nothing
+    has changed. Killed at the wrong moment, it leaves old files in a hidden folder, and never an old beside a new one.
     """
     name = Path(model).stem
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as hidden:
-        made = {size: _make(name, size, Path(hidden), exporter, model) for size in _SIZES}
-        load_lanes(DetectorSpec(str(made[640]), str(made[320]), 0.5, 0.45, (), "cpu", threads=1), "cpu")
-        manifest = _manifest(folder, list(made.values()))
-        beside = Path(hidden) / MANIFEST
-        beside.write_text(json.dumps(manifest, indent=2) + "\n")
-        final = [path.replace(folder / path.name) for path in made.values()]
-        beside.replace(folder / MANIFEST)
-    return final
+    known = _read_manifest(folder / MANIFEST)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as hidden:
+            made = {size: _make(name, size, Path(hidden), exporter, model) for size in _SIZES}
+            load_lanes(DetectorSpec(str(made[640]), str(made[320]), 0.5, 0.45, (), "cpu", threads=1), "cpu")
+            manifest = Path(hidden) / MANIFEST
+            manifest.write_text(json.dumps(_with_entries(known, list(made.values())), indent=2) + "\n")
+            _put([*made.values(), manifest], folder)
+    except OSError as error:
+        place = error.filename2 or error.filename or folder
+        raise ModelError(f"{place}: cannot be used: {error.strerror or error}") from error
+    return [folder / path.name for path in made.values()]
 
 
 def ultralytics_exporter(model: str, folder: Path) -> Exporter:
@@ -112,12 +117,39 @@ def _export_with_ultralytics(model: str, size: SessionSize, folder: Path) -> Pat
         raise ModelError(f"{model}: Ultralytics cannot export it: {reason}") from error
 
 
-def _manifest(folder: Path, made: list[Path]) -> dict[str, object]:
-    """Return the folder's manifest with the entries of `made` added or replaced."""
-    known: list[dict[str, object]] = []
-    path = folder / MANIFEST
-    if path.is_file():
-        known = json.loads(path.read_text()).get("models", [])
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Return what the folder's manifest says; what an empty one would where there is none."""
+    try:
+        known = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {"models": []}
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: expected a list of models as JSON, found: {error}") from error
+    entries = known.get("models", []) if isinstance(known, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ModelError(f'{path}: expected {{"models": [{{"file": ...}}, ...]}}, found something else')
+    return {**known, "models": entries}
+
+
+def _with_entries(known: dict[str, Any], made: list[Path]) -> dict[str, Any]:
+    """Return the manifest `known` with the entries of `made` added or replaced."""
     fresh = [{"file": file.name, "sha256": sha256(str(file)), "bytes": file.stat().st_size} for file in made]
-    names = {file.name for file in made}
-    return {"models": [entry for entry in known if entry.get("file") not in names] + fresh}
+    names = [file.name for file in made]
+    return {"models": [entry for entry in known["models"] if entry.get("file") not in names] + fresh}
+
+
+def _put(files: list[Path], folder: Path) -> None:
+    """Move `files` from a folder inside `folder` up into it. Those whose names they take are put aside first, and come
+    back if any cannot be moved.
+    """
+    with contextlib.ExitStack() as undo:
+        for file in files:
+            place, aside = folder / file.name, file.with_name(f"{file.name}.old")
+            if place.is_file():
+                place.rename(aside)
+                undo.callback(aside.rename, place)
+        for file in files:
+            place = folder / file.name
+            file.rename(place)
+            undo.callback(place.rename, file)
+        undo.pop_all()

@@ -9,8 +9,10 @@ import pytest
 
 from orion.errors import ModelError
 from orion.messages import SessionSize
-from tests.models import seeing
+from tests.models import placed, seeing
 from workers import catalogue, catalogue_cli, export
+
+BOXES = [[0.0, 0.0, 50.0, 60.0, 0.7, 0.0]]
 
 
 def exporter(model: str, size: SessionSize, folder: Path) -> Path:
@@ -45,6 +47,56 @@ def test_what_does_not_run_leaves_nothing(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(ModelError):
         export.export("yolo11n", tmp_path, broken)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("in_the_way", ["yolo11n_fp32_320.onnx", "manifest.json"])
+def test_what_cannot_be_put_there_leaves_the_old_pair(tmp_path: Path, in_the_way: str) -> None:
+    export.export("yolo11n", tmp_path, exporter)
+    (tmp_path / in_the_way).unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def slow(model: str, size: SessionSize, folder: Path) -> Path:
+        # It is there only once the export has begun.
+        (tmp_path / in_the_way).mkdir(exist_ok=True)
+        return placed(folder / "made.onnx", size, BOXES)
+
+    with pytest.raises(ModelError, match=f"{in_the_way}: cannot be used: Is a directory"):
+        export.export("yolo11n", tmp_path, slow)
+    (tmp_path / in_the_way).rmdir()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_interrupt_between_two_files_leaves_the_old_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export.export("yolo11n", tmp_path, exporter)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    rename, seen = Path.rename, list[str]()
+
+    def interrupted(source: Path, target: Path) -> Path:
+        if target == tmp_path / "yolo11n_fp32_320.onnx" and source.suffix == ".onnx":
+            seen.extend(path.name for path in tmp_path.iterdir() if path.is_file())
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export.export("yolo11n", tmp_path, lambda model, size, folder: placed(folder / "made.onnx", size, BOXES))
+    monkeypatch.undo()
+    assert seen == ["yolo11n_fp32_640.onnx"], "no old file is beside a new one at any moment"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", ["[]", '{"models": 5}', "5", '{"models": ["a.onnx"]}', "{", "[" * 100_000])
+def test_a_broken_manifest_is_told_before_the_export(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ModelError, match=r"manifest\.json: expected .*, found"):
+        export.export("yolo11n", tmp_path, lambda *_: pytest.fail("it was exported"))
+    assert (tmp_path / "manifest.json").read_text() == content
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("no folder")
+    with pytest.raises(ModelError, match=r"models.*: .*Not a directory"):
+        export.export("yolo11n", tmp_path / "models", exporter)
 
 
 def test_without_the_extra_the_commands_are_told() -> None:
