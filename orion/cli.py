@@ -219,7 +219,7 @@ def _add_models(commands: "argparse._SubParsersAction[Parser]") -> None:
         )
         action.set_defaults(catalogue=name)
     inspect = _command(
-        actions, "inspect", _inspect, "say what a model file is", "orion models inspect yolo11n_640.onnx"
+        actions, "inspect", _inspect, "say what a model file is", "orion models inspect yolo11n_fp32_640.onnx"
     )
     inspect.add_argument("file", metavar="FILE")
     export = _command(

@@ -2,7 +2,6 @@
 processes (`orion models`, `doctor`, the start of `run`) and in the drop-in worker; never in the supervisor.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,6 @@ from orion.messages import DetectorSpec, SessionInfo, SessionSize
 from workers.card import ModelCard
 from workers.lane import load_lanes
 from workers.session import describe, sha256
-
-EMBEDDED_FOLDER = Path(__file__).resolve().parents[1] / "models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +74,6 @@ def resolve(folder: Path, size: str) -> PairPaths:
     if len(families) > 1:
         raise ModelError(f"{folder}: expected one family of size {size}, found {_names(cards)}; name the pair by path")
     return _pair(folder, cards)
-
-
-def embedded() -> PairPaths:
-    """Return the pair that comes with Orion. Raises ModelError when its files are missing or not what they were."""
-    manifest = EMBEDDED_FOLDER / "manifest.json"
-    try:
-        expected = {model["file"]: model["sha256"] for model in json.loads(manifest.read_text())["models"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{manifest}: expected the list of the embedded model's files, found {error!r}") from error
-    for name, digest in expected.items():
-        path = EMBEDDED_FOLDER / name
-        if not path.is_file() or sha256(str(path)) != digest:
-            raise ModelError(f"{path}: expected the file with SHA-256 {digest[:12]}, found another or none")
-    return _pair(EMBEDDED_FOLDER, [inspect(EMBEDDED_FOLDER / name) for name in sorted(expected)])
 
 
 def verify(folder: Path) -> list[Verdict]:

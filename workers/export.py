@@ -132,10 +132,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _with_entries(known: dict[str, Any], made: list[Path]) -> dict[str, Any]:
-    """Return the manifest `known` with the entries of `made` added or replaced."""
-    fresh = [{"file": file.name, "sha256": sha256(str(file)), "bytes": file.stat().st_size} for file in made]
+    """Return the manifest `known` with the entries of `made` added or replaced; what else it says stays."""
+    fresh = [
+        {"file": file.name, "sha256": sha256(str(file)), "bytes": file.stat().st_size, "license": LICENCE}
+        for file in made
+    ]
     names = [file.name for file in made]
-    return {"models": [entry for entry in known["models"] if entry.get("file") not in names] + fresh}
+    return {**known, "models": [entry for entry in known["models"] if entry.get("file") not in names] + fresh}
 
 
 def _put(files: list[Path], folder: Path) -> None:

@@ -2,7 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from orion.config import PersonDetectorConfig
 from orion.errors import ModelError
+from orion.lookup import find_pair
 from tests.models import COCO_LIKE, placed, seeing, shaped
 from workers import catalogue
 
@@ -119,11 +121,12 @@ def test_what_cannot_be_run_is_refused_with_expected_and_found(
 
 
 def test_the_embedded_pair_is_whole() -> None:
-    found = catalogue.embedded()
-    assert (found.model_name, found.model_size) == ("hog-person", "unknown")
-    assert catalogue.inspect(Path(found.model_640)).names == ("person",)
+    found = find_pair(PersonDetectorConfig())
+    assert found.embedded
     assert found.model_320 is not None
-    assert catalogue.inspect(Path(found.model_320)).side == 320
+    large, small = catalogue.inspect(found.model_640), catalogue.inspect(found.model_320)
+    assert (large.model_name, large.names, large.side) == ("hog-person", ("person",), 640)
+    assert (small.model_name, small.names, small.side) == ("hog-person", ("person",), 320)
 
 
 def test_real_models_are_known(testdata: Path) -> None:

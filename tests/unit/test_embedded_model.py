@@ -1,9 +1,11 @@
 """The embedded model: its margins against stored ones of OpenCV's, its files against manifest, limits and rebuild."""
 
 import ast
+import configparser
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ from models.build_embedded import (
     CALIBRATION,
     FIGURES,
     FINEST_SCALE,
+    FOLDER,
     TOLERANCE,
     coefficients_in,
     levels,
@@ -25,6 +28,7 @@ from models.build_embedded import (
 from models.hog_graph import MARGIN_PX, STRIDE, Level, cell_windows, orientation_basis
 
 SIZES = sorted(FINEST_SCALE)
+NAMES = [model_path(size).name for size in SIZES]
 PLACE = 5
 """Row and column at which a stored window is laid into a picture: away from the edges."""
 
@@ -143,9 +147,15 @@ def test_metadata_is_that_of_a_yolo_file(size: int, session: onnxruntime.Inferen
     assert "Apache-2.0" in metadata["license"]
 
 
+def own_manifest(folder: Path) -> dict[str, Any]:
+    """Return a manifest without what was exported into the same folder."""
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return {**manifest, "models": [entry for entry in manifest["models"] if entry["file"] in NAMES]}
+
+
 def test_manifest_describes_the_files() -> None:
-    manifest = json.loads(model_path(320).with_name("manifest.json").read_text(encoding="utf-8"))
-    assert [entry["file"] for entry in manifest["models"]] == [model_path(size).name for size in SIZES]
+    manifest = own_manifest(FOLDER)
+    assert [entry["file"] for entry in manifest["models"]] == NAMES
     for entry in manifest["models"]:
         content = model_path(SIZES[0]).with_name(entry["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == entry["sha256"]
@@ -158,8 +168,16 @@ def test_rebuilding_gives_the_same_bytes(tmp_path: Path) -> None:
     coefficients = coefficients_in(onnx.load(model_path(SIZES[0])))
     assert coefficients.shape == (3781,)
     write_pair(coefficients, tmp_path)
-    for name in (*(model_path(size).name for size in SIZES), "manifest.json"):
-        assert (tmp_path / name).read_bytes() == model_path(SIZES[0]).with_name(name).read_bytes(), name
+    for name in NAMES:
+        assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes(), name
+    assert own_manifest(tmp_path) == own_manifest(FOLDER)
+
+
+def test_a_package_has_these_files_and_none_that_was_exported_beside_them() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(FOLDER.parent / "setup.cfg")
+    packaged = setup["options.package_data"]["models"].split(", ")
+    assert packaged == [*NAMES, "manifest.json"]
 
 
 def test_both_files_hold_the_same_coefficients() -> None:

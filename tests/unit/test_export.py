@@ -1,12 +1,14 @@
 import importlib.machinery
 import json
 import os
+import shutil
 import sys
 import types
 from pathlib import Path
 
 import pytest
 
+from models.build_embedded import FOLDER
 from orion.errors import ModelError
 from orion.messages import SessionSize
 from tests.models import placed, seeing
@@ -34,6 +36,22 @@ def test_a_pair_with_fixed_names_and_a_manifest_comes_out(tmp_path: Path) -> Non
         "yolo11n_fp32_320.onnx",
         "yolo11n_fp32_640.onnx",
     ]
+
+
+def test_what_else_a_manifest_says_stays(tmp_path: Path) -> None:
+    """The folder `models` of a checkout is where the embedded model is described."""
+    manifest = tmp_path / "manifest.json"
+    shutil.copy(FOLDER / "manifest.json", manifest)
+    before = json.loads(manifest.read_text())
+    made = export.export("yolo11n", tmp_path, exporter)
+    after = json.loads(manifest.read_text())
+    names = [path.name for path in made]
+    fresh = [entry for entry in after["models"] if entry["file"] in names]
+    assert [entry["file"] for entry in fresh] == names
+    assert all("AGPL-3.0" in entry["license"] for entry in fresh), "the folder's own licence is not theirs"
+    after["models"] = [entry for entry in after["models"] if entry not in fresh]
+    before["models"] = [entry for entry in before["models"] if entry["file"] not in names]
+    assert after == before
 
 
 @pytest.mark.parametrize("wrong", ["other size", "not a model"])
