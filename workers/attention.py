@@ -136,7 +136,9 @@ class Attention:
         """Remember how what was looked at looks now."""
         if self._watch is None:
             self._watch = Watch(picture, picture_step(*self._frame_size))
-        if plan.kind == "whole_640":
+        if plan.full:
+            # With rescans off that is the regions alone, and what moves elsewhere is no business of theirs; but the
+            # light there is the light to compare with from now on.
             self._watch.look(picture, None, self._planner.people)
         elif plan.kind != "held":
             near = [crop_box(crop)[0] for crop in plan.crops if scale(crop, self._frame_size) >= NEAR_SCALE]

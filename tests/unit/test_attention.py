@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from orion.messages import AttentionSettings, Crop, Detections, Region
+from orion.messages import AttentionMode, AttentionSettings, Crop, Detections, Region
 from tests.worlds import HEIGHT, WIDTH, Person, Stream, World, reasons
 from workers.attention import Attended, merge
 
@@ -255,6 +255,18 @@ def test_with_rescans_off_external_regions_are_all_that_is_seen() -> None:
     assert all(crop.x > 200 for crop in stream.world.looks)
     assert {crop.model for crop in stream.world.looks} == {320, 640}
     assert all(answer.inference != "full" for answer in seen)
+
+
+@pytest.mark.parametrize("light", [0.5, 0.8, 2.0])
+@pytest.mark.parametrize("mode", ["auto", "external"])
+def test_another_light_costs_one_look_at_the_regions_with_rescans_off(mode: AttentionMode, light: float) -> None:
+    settings = AttentionSettings(mode=mode, rescan_s=None)
+    stream = Stream(World(), settings, regions=(Region(0.1, 0.1, 0.3, 0.3),))
+    stream.run(3)
+    stream.world.light = light
+    assert reasons(stream.run(20)) == ["scene"] + ["empty"] * 19
+    stream.world.light = 1.0
+    assert reasons(stream.run(20)) == ["scene"] + ["empty"] * 19
 
 
 @pytest.mark.parametrize("rescan_s", [2.0, None])
