@@ -272,7 +272,7 @@ class Crew:
                 handle.boot_failure = message
                 _log.error("%s could not start: %s: %s\n%s", handle.worker_id, kind, text, traceback)
             case (FrameResult() | FrameFailure()) as answer, Busy() as busy if answer.lease == busy.lease_id:
-                if isinstance(answer, FrameResult) and answer.changed is not None:
+                if answer.changed is not None:
                     busy = replace(busy, info=answer.changed)
                 handle.state = Idle(busy.process, busy.info)
                 self._listener.answered(handle, busy, answer)

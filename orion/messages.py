@@ -292,6 +292,8 @@ class FrameFailure:
     reason: Literal["torn", "worker_error"]
     message: str
     traceback: str
+    changed: DetectorInfo | None = None
+    """As that of a FrameResult."""
 
 
 @dataclass(frozen=True, slots=True)

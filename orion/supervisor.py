@@ -263,6 +263,8 @@ class Supervisor:
     def answered(self, handle: WorkerHandle, busy: Busy, answer: FrameResult | FrameFailure) -> None:
         """Publish an answer, or report why there is none, and free the slot."""
         stream = self._leased.pop(busy.lease_id)
+        if answer.changed is not None:
+            self.info = answer.changed
         if isinstance(answer, FrameFailure):
             handle.frames_dropped += 1
             frame_seq = busy.lease.frame.frame_seq
@@ -276,8 +278,6 @@ class Supervisor:
     def _complete(self, handle: WorkerHandle, stream: Stream, busy: Busy, result: FrameResult) -> None:
         """Count a frame that was answered, publish the answer, free the slot."""
         lease, outcome = busy.lease, result.outcome
-        if result.changed is not None:
-            self.info = result.changed
         capture_to_result_ms = (time.monotonic_ns() - lease.frame.captured_ns) / 1e6
         handle.inferences += 1
         handle.total_latency_ms += outcome.total_ms

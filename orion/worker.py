@@ -219,7 +219,7 @@ class Worker:
             return FrameFailure(message.lease, "torn", str(error), "")
         except Exception as error:  # noqa: BLE001 - one bad frame must not end a worker; the reason travels
             text = str(error)[:2000] or type(error).__name__
-            return FrameFailure(message.lease, "worker_error", text, traceback.format_exc()[-8000:])
+            return FrameFailure(message.lease, "worker_error", text, traceback.format_exc()[-8000:], self._news())
         return FrameResult(message.lease, outcome, queue_ms, self._news())
 
     def _news(self) -> DetectorInfo | None:

@@ -45,6 +45,13 @@ def load_chosen(spec: DetectorSpec, turn: Turn = AT_ONCE) -> Lanes:
             if spec.provider == "cpu":
                 raise
             reason = f"{spec.provider} failed at load: {error}"
+    return load_on_cpu(spec, reason, turn)
+
+
+def load_on_cpu(spec: DetectorSpec, reason: str, turn: Turn = AT_ONCE) -> Lanes:
+    """Load the pair on `cpu`, with a warning, in place of a provider that cannot be used for that reason. Raises
+    ModelError.
+    """
     _log.warning("provider %s; going on with cpu", reason)
     lanes = load_lanes(spec, "cpu", turn)
     for lane in lanes.values():
@@ -74,9 +81,10 @@ def _load_fastest(spec: DetectorSpec, turn: Turn) -> Lanes:
     memory, key = _Memory(), _key(spec, names)
     remembered = memory.recall(key)
     if remembered in names:
-        lanes = _try(spec, remembered, turn)
-        if lanes is not None:
-            return lanes
+        try:
+            return load_lanes(spec, remembered, turn)
+        except ModelError as error:
+            _log.warning("provider %s is not taken: %s", remembered, error)
     best_name, best = _fastest(spec, names[:-1], turn)
     memory.remember(key, best_name)
     return best
@@ -89,25 +97,20 @@ def _fastest(spec: DetectorSpec, names: Sequence[str], turn: Turn) -> tuple[str,
     picture = check_image.draw()
     expected = {size: lane.candidates(picture) for size, lane in best.items()}
     for name in names:
-        lanes = _try(spec, name, turn)
-        if lanes is None:
+        try:
+            lanes = load_lanes(spec, name, turn)
+            agrees = all(agree(expected[size], lane.candidates(picture)) for size, lane in lanes.items())
+            took_ms = lanes[640].fastest_ms()
+        except ModelError as error:
+            _log.warning("provider %s is not taken: %s", name, error)
             continue
-        if not all(agree(expected[size], lane.candidates(picture)) for size, lane in lanes.items()):
+        if not agrees:
             _log.info("provider %s is not taken: its boxes are not those of cpu", name)
             continue
-        took_ms = lanes[640].fastest_ms()
         _log.info("provider %s takes %.1f ms where %s takes %.1f", name, took_ms, best_name, best_ms)
         if took_ms < best_ms:
             best_name, best, best_ms = name, lanes, took_ms
     return best_name, best
-
-
-def _try(spec: DetectorSpec, provider: str, turn: Turn) -> Lanes | None:
-    try:
-        return load_lanes(spec, provider, turn)
-    except ModelError as error:
-        _log.warning("provider %s is not taken: %s", provider, error)
-        return None
 
 
 def _key(spec: DetectorSpec, names: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from workers import catalogue, framing
 from workers.framing import Command, Frame
 from workers.pair import SessionPair, trim_memory
 from workers.pipeline import Timings, infer
+from workers.session import ProviderError
 from workers.suggest import suggest_region
 
 _log = logging.getLogger("workers")
@@ -52,7 +53,11 @@ class Dropin:
     def _answer(self, frame: Frame) -> None:
         start = time.perf_counter()
         crop = _crop_of(frame, have_320=320 in self._pair.lanes)
-        detections, timings = infer(self._pair, frame.pixels, crop)
+        try:
+            detections, timings = infer(self._pair, frame.pixels, crop)
+        except ProviderError as error:
+            self._replace(self._pair.on_cpu(str(error)))
+            detections, timings = infer(self._pair, frame.pixels, crop)
         total_ms = (time.perf_counter() - start) * 1e3
         self._sink.write(framing.pack(self._result(frame, crop, detections, timings, total_ms)))
         self._sink.flush()
@@ -74,11 +79,14 @@ class Dropin:
         start = time.perf_counter()
         found = catalogue.resolve(Path(self._spec.model_640).parent, size)
         spec = replace(self._spec, model_640=found.model_640, model_320=found.model_320)
-        pair = SessionPair.load(spec, rgb=True)
-        self._spec, previous, self._pair = spec, self._pair, pair
+        self._replace(SessionPair.load(spec, rgb=True))
+        self._spec = spec
+        return (time.perf_counter() - start) * 1e3
+
+    def _replace(self, pair: SessionPair) -> None:
+        previous, self._pair = self._pair, pair
         previous.close()
         trim_memory()
-        return (time.perf_counter() - start) * 1e3
 
     def _result(
         self, frame: Frame, crop: Crop, detections: Detections, timings: Timings, total_ms: float

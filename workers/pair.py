@@ -7,18 +7,22 @@ import ctypes
 import gc
 
 from orion.messages import DetectorInfo, DetectorSpec
-from workers.choice import load_chosen
+from workers.choice import load_chosen, load_on_cpu
 from workers.lane import Lanes
+from workers.session import ProviderError
 from workers.turns import AT_ONCE, Turn
 
 
 class SessionPair:
     """Both sessions loaded and warm; `lanes` has the 640 always and the 320 when the spec names one."""
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: Lanes, spec: DetectorSpec, *, rgb: bool) -> None:
         self.lanes = lanes
-        self._cost_ratio = _cost_ratio(lanes)
-        self._info = self._describe()
+        for lane in lanes.values():
+            lane.letterbox.rgb = rgb
+        self._spec, self._rgb = spec, rgb
+        self.info = _describe(lanes)
+        """What is loaded, and on which provider."""
 
     @classmethod
     def load(cls, spec: DetectorSpec, *, rgb: bool = False, turn: Turn = AT_ONCE) -> "SessionPair":
@@ -28,28 +32,16 @@ class SessionPair:
         Raises ModelError with what was expected and what was found.
         """
         lanes = load_chosen(spec, turn)
-        for lane in lanes.values():
-            lane.letterbox.rgb = rgb
-        return cls(lanes)
+        try:
+            return cls(lanes, spec, rgb=rgb)
+        except ProviderError as error:
+            return cls(load_on_cpu(spec, str(error), turn), spec, rgb=rgb)
 
-    @property
-    def info(self) -> DetectorInfo:
-        """What is loaded, and on which provider it runs now: the same object until a provider gives way."""
-        known = tuple(session.provider for session in self._info.sessions)
-        if known != tuple(lane.session.provider for lane in self.lanes.values()):
-            self._info = self._describe()
-        return self._info
-
-    def _describe(self) -> DetectorInfo:
-        large = self.lanes[640]
-        card = large.session.card
-        return DetectorInfo(
-            model_name=card.model_name,
-            model_size=card.model_size,
-            sessions=tuple(lane.session.info for lane in self.lanes.values()),
-            cost_ratio=self._cost_ratio,
-            labels=tuple((number, card.names[number]) for number in large.rules.class_ids),
-        )
+    def on_cpu(self, reason: str) -> "SessionPair":
+        """Load and warm the same pair on `cpu`, in place of this one, whose provider failed for that reason. May be
+        called in another thread. Raises ModelError.
+        """
+        return SessionPair(load_on_cpu(self._spec, reason), self._spec, rgb=self._rgb)
 
     def close(self) -> None:
         """Let go of the sessions and their buffers."""
@@ -62,6 +54,18 @@ def trim_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def _describe(lanes: Lanes) -> DetectorInfo:
+    large = lanes[640]
+    card = large.session.card
+    return DetectorInfo(
+        model_name=card.model_name,
+        model_size=card.model_size,
+        cost_ratio=_cost_ratio(lanes),
+        sessions=tuple(lane.session.info for lane in lanes.values()),
+        labels=tuple((number, card.names[number]) for number in large.rules.class_ids),
+    )
 
 
 def _cost_ratio(lanes: Lanes) -> float:

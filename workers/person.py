@@ -3,15 +3,18 @@ and everything that is remembered of each stream.
 """
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 import cv2
 
+from orion.errors import ModelError
 from orion.messages import AttentionStats, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
 from workers.attention import Attention
 from workers.pair import SessionPair, trim_memory
 from workers.pipeline import infer
-from workers.turns import Turns
+from workers.session import ProviderError
+from workers.turns import PATIENCE_S, Turns
 
 
 class PersonDetector:
@@ -22,6 +25,8 @@ class PersonDetector:
         self._pair = SessionPair.load(spec)
         self._attention: dict[str, Attention] = {}
         self._turns = Turns()
+        self._relief: Future[SessionPair] | None = None
+        """The same pair on `cpu`, while it is loaded in place of one whose provider failed."""
 
     @property
     def info(self) -> DetectorInfo:
@@ -29,9 +34,29 @@ class PersonDetector:
         return self._pair.info
 
     def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
-        """Return who is in `frame`. The frame is only read, and not kept."""
+        """Return who is in `frame`. The frame is only read, and not kept. Raises ModelError when that cannot be told:
+        where a provider has failed, until `cpu` has taken over.
+        """
         with self._turns:
-            return self._process(frame, request)
+            if self._relief is None:
+                try:
+                    return self._process(frame, request)
+                except ProviderError as error:
+                    self._relief = _loading_on_cpu(self._pair, str(error))
+            raise self._take_over(self._relief)
+
+    def _take_over(self, relief: Future[SessionPair]) -> ModelError:
+        """Put the pair on `cpu` in place, if it is there or comes soon; return why the frame fails all the same.
+
+        Loading and running a large model may take longer than a frame of a fast provider is given, and the worker would
+        pass for hung. So no frame waits for the one, and `info` tells of the other before a frame is run on it.
+        """
+        wait([relief], PATIENCE_S)
+        if not relief.done():
+            return ModelError("the provider failed; cpu is being loaded in its place")
+        self._relief = None
+        self.swap(relief.result())
+        return ModelError("the provider failed; cpu answers the frames after this one")
 
     def _process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         start = time.perf_counter()
@@ -64,7 +89,7 @@ class PersonDetector:
 
     def swap(self, pair: SessionPair) -> None:
         """Put `pair` in the place of the present one, close that, and hand its memory back to the system."""
-        previous, self._pair = self._pair, pair
+        previous, self._pair, self._relief = self._pair, pair, None
         for attention in self._attention.values():
             attention.forget()
         previous.close()
@@ -78,3 +103,11 @@ class PersonDetector:
         if 320 not in self._pair.lanes:
             return 1.0
         return request.settings.cost_ratio or self._pair.info.cost_ratio
+
+
+def _loading_on_cpu(pair: SessionPair, reason: str) -> Future[SessionPair]:
+    """Begin to load `pair` on `cpu` in a thread of its own, which waits for no turn: frames fail meanwhile."""
+    thread = ThreadPoolExecutor(1, "relief")
+    loading = thread.submit(pair.on_cpu, reason)
+    thread.shutdown(wait=False)
+    return loading

@@ -54,17 +54,20 @@ library's default lets two sessions slow each other twofold when they alternate,
 processor time. Versions that do not know the setting (1.24 for one) only stop spinning at the end of each run."""
 
 
+class ProviderError(ModelError):
+    """A provider other than `cpu` failed while it ran a model that it had loaded: `cpu` may still run it."""
+
+
 class Session:
     """A model, loaded and warm, that runs on `tensor`, bytes (1, 3, size, size) in RGB, and answers in one kept output
     array; one whose number of boxes depends on the picture answers in a new array each time.
     """
 
     def __init__(self, path: str, size: SessionSize, provider: str, threads: int, turn: Turn = AT_ONCE) -> None:
-        self._threads = threads
         self.turn = turn
         """The context for what is done for no frame."""
         self.provider = provider
-        """The name of the provider that runs it now."""
+        """The name of the provider that runs it."""
         self.fallback: str | None = None
         """Why that is `cpu` and not the one that was asked for; None where it is what was asked for."""
         with _readable(path), turn():
@@ -80,14 +83,14 @@ class Session:
             started = time.perf_counter()
             name = self._session.get_inputs()[0].name
             warm: NDArray[np.floating] = self._session.run(None, {name: self.tensor})[0]
-            # Memory of our own: that of `warm` belongs to a session that a fallback may replace.
+            # Memory of our own: that of `warm` is the library's.
             self._output = warm.copy()
             self._binding = self._bind()
         self._times = (load_ms, (time.perf_counter() - started) * 1e3)
 
     @property
     def info(self) -> SessionInfo:
-        """The file, the provider that runs it now, and what loading and the warm-up took."""
+        """The file, the provider that runs it, and what loading and the warm-up took."""
         load_ms, warm_ms = self._times
         return SessionInfo(
             path=self.card.path,
@@ -102,7 +105,7 @@ class Session:
     def run(self) -> NDArray[np.floating]:
         """Run the model on `tensor`; return its output, which the next run may overwrite.
 
-        A provider that fails is replaced by `cpu` for good, with one warning. Raises ModelError when `cpu` fails.
+        Raises ModelError when `cpu` fails, and ProviderError when another provider does.
         """
         try:
             if self._binding is None:
@@ -110,7 +113,7 @@ class Session:
             else:
                 self._session.run_with_iobinding(self._binding)
         except _UNUSABLE as error:
-            self._fall_back(error)
+            raise self._failure(error) from error
         return self._output
 
     def timed_run(self) -> float:
@@ -120,16 +123,10 @@ class Session:
             self.run()
             return (time.perf_counter() - start) * 1e3
 
-    def _fall_back(self, error: Exception) -> None:
+    def _failure(self, error: Exception) -> ModelError:
         if self.provider == "cpu":
-            raise ModelError(f"{self.card.path}: onnxruntime cannot run it: {_first_line(error)}") from error
-        self.fallback = f"{self.provider} failed while running: {_first_line(error)}"
-        _log.warning("provider %s; going on with cpu", self.fallback)
-        with _readable(self.card.path):
-            self._session = _open(_File.read(self.card.path), "cpu", self._threads)
-            self.provider = "cpu"
-            self._binding = self._bind()
-        self.run()
+            return ModelError(f"{self.card.path}: onnxruntime cannot run it: {_first_line(error)}")
+        return ProviderError(f"{self.provider} failed while running: {_first_line(error)}")
 
     def _bind(self) -> ort.IOBinding | None:
         """Bind the tensor and the output's memory; None where the picture decides how many boxes there are: what one

@@ -13,6 +13,8 @@ from orion.handle import Failed
 from orion.report import describe
 from orion.restart import RestartPolicy
 from tests.harness import Collected, scripted_workers, supervised
+from tests.losing import QUICK_FRAMES
+from tests.models import seeing
 
 KILLS = ["sigkill", "sigsegv", "exit", "half", "malformed", "oversized", "version", "unasked"]
 """The supervisor knows at once."""
@@ -151,6 +153,22 @@ def test_a_provider_that_gave_way_is_told_with_the_frame(tmp_path: Path) -> None
     providers = [result["data"]["metadata"]["provider"] for result in collected.results[:6]]
     assert providers == ["cpu", "cpu", "second", "second", "second", "second"]
     assert (session["provider"], session["fallback"]) == ("second", "first is gone")
+
+
+def test_a_provider_that_fails_gives_way_to_a_slow_cpu_and_the_worker_lives(tmp_path: Path) -> None:
+    """The frame after it is held to the times of `cpu`: to those of the lost provider the worker would be hung."""
+    path = str(seeing(tmp_path / "large.onnx", 640))
+    with supervised(scripted_workers([path], tmp_path, "tests.losing:LosingDetector")) as (supervisor, collected):
+        collected.enough = lambda: collected.results[-1]["data"]["metadata"]["provider"] == "cpu"
+        supervisor.run()
+        (session,) = describe(supervisor)["models"]["sessions"]
+        dropped = dict(supervisor.streams["cam0"].ledger.accounts().dropped)
+        assert supervisor.crew.handles["w0"].deaths_s == []
+    providers = [result["data"]["metadata"]["provider"] for result in collected.results]
+    assert providers == ["openvino"] * QUICK_FRAMES + ["cpu"]
+    assert collected.results[-1]["timing"]["inference_ms"] > 1500
+    assert session["fallback"] == "openvino failed while running: the device was lost"
+    assert dropped["worker_error"] >= 2
 
 
 def test_a_boot_failure_is_told_apart_from_a_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,19 +1,29 @@
+import io
+import threading
 import tracemalloc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
 from orion.errors import ModelError
-from orion.messages import Crop, DetectorSpec, DetectRequest
+from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest, Pixels
 from tests.models import COCO_LIKE, counting, picture, placed, seeing
-from workers.choice import agree, load_chosen
+from workers import choice, framing
+from workers import pair as pair_module
+from workers.choice import agree, load_chosen, load_on_cpu
+from workers.dropin import Dropin
+from workers.lane import Lanes, load_lanes
 from workers.nms import Box
 from workers.pair import SessionPair
 from workers.person import PersonDetector
 from workers.pipeline import infer
-from workers.session import Session, describe, installed_providers
+from workers.session import ProviderError, Session, describe, installed_providers
+from workers.turns import AT_ONCE, Turn
 
 BOXES = [[100.0, 200.0, 180.0, 300.0, 0.9, 0.0], [300.0, 200.0, 380.0, 300.0, 0.8, 2.0]]
 FRAME = np.zeros((640, 640, 3), np.uint8)
@@ -141,21 +151,150 @@ class Failing:
         raise RuntimeError("the device was lost\nand more")
 
 
-def test_a_provider_that_fails_while_running_gives_way_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    session = Session(str(seeing(tmp_path / "m.onnx", 320)), 320, "cpu", threads=1)
-    session.tensor[:] = 180
-    expected = session.run().copy()
-    session.provider, session._session = "openvino", Failing()
-    assert np.array_equal(session.run(), expected)
-    assert np.array_equal(session.run(), expected)
-    assert session.info.provider == "cpu"
-    assert [record.message for record in caplog.records] == [
-        "provider openvino failed while running: the device was lost; going on with cpu"
-    ]
-    assert session.info.fallback == "openvino failed while running: the device was lost"
+LOST = "openvino failed while running: the device was lost"
+
+
+def lose_provider(pair: SessionPair) -> None:
+    """Make of a pair on `cpu` one on a provider that fails."""
+    for lane in pair.lanes.values():
+        lane.session.provider, lane.session._session = "openvino", Failing()
+
+
+def test_a_failure_of_cpu_is_told_from_that_of_another_provider(tmp_path: Path) -> None:
+    pair = SessionPair.load(spec(seeing(tmp_path / "m.onnx", 640)))
+    session = pair.lanes[640].session
     session._session = Failing()
-    with pytest.raises(ModelError, match="onnxruntime cannot run it: the device was lost"):
+    with pytest.raises(ModelError, match="onnxruntime cannot run it: the device was lost") as caught:
         session.run()
+    assert not isinstance(caught.value, ProviderError)
+    lose_provider(pair)
+    with pytest.raises(ProviderError, match=f"^{LOST}$"):
+        session.run()
+
+
+def test_a_provider_that_fails_gives_way_while_frames_fail(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No frame waits for the pair to be loaded, however long that takes."""
+    loading = threading.Event()
+
+    def held_back(asked: DetectorSpec, reason: str) -> Lanes:
+        assert loading.wait(10)
+        return load_on_cpu(asked, reason)
+
+    monkeypatch.setattr(pair_module, "load_on_cpu", held_back)
+    detector = PersonDetector(spec(seeing(tmp_path / "a.onnx", 640), seeing(tmp_path / "b.onnx", 320)))
+    frame = picture(640, 640, [(100, 100, 60, 160)])
+    request = DetectRequest("cam0", 0.0, settings=AttentionSettings(mode="off"))
+    expected = detector.process(frame, request).detections
+    lose_provider(detector._pair)
+    before = detector.info
+    for _ in range(3):
+        with pytest.raises(ModelError, match="the provider failed; cpu is being loaded in its place"):
+            detector.process(frame, request)
+    assert detector.info is before
+    loading.set()
+    assert failures(detector, frame)[-1] == "the provider failed; cpu answers the frames after this one"
+    after = detector.info
+    assert [(session.provider, session.fallback) for session in after.sessions] == [("cpu", LOST)] * 2
+    assert all(new.warm_ms != old.warm_ms for new, old in zip(after.sessions, before.sessions, strict=True))
+    assert detector.process(frame, request).detections.xywh.tolist() == expected.xywh.tolist()
+    assert [record.message for record in caplog.records] == [f"provider {LOST}; going on with cpu"]
+    detector.close()
+
+
+def failures(detector: PersonDetector, frame: Pixels) -> list[str]:
+    """Process `frame` as often as it fails, with what was said each time, while another pair comes."""
+    pair, said = detector._pair, list[str]()
+    while detector._pair is pair:
+        assert len(said) < 100
+        with pytest.raises(ModelError) as caught:
+            detector.process(frame, DetectRequest("cam0", 0.0))
+        said.append(str(caught.value))
+    return said
+
+
+def test_a_pair_that_cpu_cannot_load_either_is_tried_again_with_a_later_frame(tmp_path: Path) -> None:
+    path = seeing(tmp_path / "m.onnx", 640)
+    detector = PersonDetector(spec(path))
+    lose_provider(detector._pair)
+    path.rename(tmp_path / "away.onnx")
+    frame = picture(640, 640, [])
+    said = ""
+    while "being loaded" in said or not said:
+        with pytest.raises(ModelError) as caught:
+            detector.process(frame, DetectRequest("cam0", 0.0))
+        said = str(caught.value)
+    assert said == f"{path}: expected an ONNX file, found none"
+    (tmp_path / "away.onnx").rename(path)
+    assert "cpu answers" in failures(detector, frame)[-1]
+    detector.close()
+
+
+def test_a_pair_that_is_swapped_in_needs_no_relief(tmp_path: Path) -> None:
+    detector = PersonDetector(spec(placed(tmp_path / "yolo11n.onnx", 640, BOXES[:1])))
+    other = SessionPair.load(spec(placed(tmp_path / "yolo11s.onnx", 640, [[0, 0, 50, 60, 0.7, 0]])))
+    lose_provider(detector._pair)
+    with pytest.raises(ModelError):
+        detector.process(FRAME, DetectRequest("cam0", 0.0))
+    detector.swap(other)
+    assert detector.process(FRAME, DetectRequest("cam0", 0.0)).detections.xywh.tolist() == [[0, 0, 50, 60]]
+    assert detector.info.model_name == "yolo11s"
+    detector.close()
+
+
+def test_the_drop_in_answers_the_frame_on_which_a_provider_failed(tmp_path: Path) -> None:
+    sink = io.BytesIO()
+    worker = Dropin(spec(seeing(tmp_path / "m.onnx", 640)), io.BytesIO(), sink)
+    lose_provider(worker._pair)
+    pixels = np.ascontiguousarray(picture(640, 640, [(100, 100, 60, 160)])[:, :, ::-1])
+    frame = {"frame_data": pixels.tobytes(), "width": 640, "height": 640, "meta": {}}
+    worker._source = io.BytesIO(framing.pack(frame))
+    worker.run()
+    (answer,) = msgpack.Unpacker(io.BytesIO(sink.getvalue()[4:]))
+    assert answer["data"]["metadata"]["provider"] == "cpu"
+    assert [one["bbox"] for one in answer["data"]["detections"]] == [{"x": 100, "y": 100, "width": 60, "height": 160}]
+
+
+def failing_from(run: int, load: Callable[..., Lanes]) -> Callable[..., Lanes]:
+    """Return `load`, with every provider but `cpu` one that fails at the `run`-th inference after its warm-up."""
+
+    def loaded(asked: DetectorSpec, provider: str, turn: Turn = AT_ONCE) -> Lanes:
+        lanes = load(asked, "cpu", turn)
+        if provider != "cpu":
+            for lane in lanes.values():
+                lane.session.provider = provider
+                lane.session._session = FailingLater(lane.session._session, run)
+        return lanes
+
+    return loaded
+
+
+class FailingLater(Failing):
+    def __init__(self, session: Any, run: int) -> None:
+        self._session, self._left = session, run
+
+    def run_with_iobinding(self, binding: object) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            super().run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding)
+
+
+@pytest.mark.parametrize("run", [1, 3])
+@pytest.mark.parametrize("asked", ["auto", "openvino"])
+def test_a_provider_that_fails_while_it_is_measured_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, run: int
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(choice, "installed_providers", lambda: ("openvino", "cpu"))
+    monkeypatch.setattr(choice, "why_absent", lambda name: None)
+    monkeypatch.setattr(choice, "load_lanes", failing_from(run, load_lanes))
+    large, small = seeing(tmp_path / "m.onnx", 640), seeing(tmp_path / "n.onnx", 320)
+    for _ in range(2):
+        sessions = SessionPair.load(spec(large, small, asked)).info.sessions
+        assert [session.provider for session in sessions] == ["cpu", "cpu"]
+        assert [session.fallback for session in sessions] == [None if asked == "auto" else LOST] * 2
 
 
 def test_cpu_is_always_there_and_last() -> None:

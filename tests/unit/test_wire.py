@@ -63,6 +63,7 @@ MESSAGES: list[Message] = [
     FrameResult(7, OUTCOME, 0.25),
     FrameResult(7, OUTCOME, 0.25, INFO),
     FrameFailure(7, "torn", "generation 4, expected 2", ""),
+    FrameFailure(7, "worker_error", "the device was lost", "Traceback ...", INFO),
     Prepare(3, DetectorSpec("/a", "/b", 0.5, 0.45, ("person", "dog"), "cpu", 2)),
     Commit(3),
     Abort(3),
