@@ -124,6 +124,9 @@ class Crew:
     def turn(self) -> None:
         """Kill what is late and start what is due."""
         now_s = time.monotonic()
+        if self.exchange is not None:
+            # Before anything is started: a worker whose end decided the change comes up with the pair that holds now.
+            self.exchange.turn(now_s)
         for handle in self:
             match handle.state:
                 case Starting(since_s=since_s, deadline_s=deadline_s) if now_s >= deadline_s:
@@ -139,8 +142,6 @@ class Crew:
                     self._dismiss(handle, process)
                 case _:
                     pass
-        if self.exchange is not None:
-            self.exchange.turn(now_s)
 
     def examine(self) -> None:
         """Kill what the kernel says is stopped or has grown too large. A worker is stopped when two looks see it so."""

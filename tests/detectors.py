@@ -48,6 +48,21 @@ class Scripted(FixedDetector):
             _SCRIPTS[self._fault.removesuffix("-always")]()
 
 
+class Changing(Scripted):
+    """Takes any other pair; its model is named after the script."""
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__(spec)
+        self.info = replace(INFO, model_name=spec.model_640)
+
+    def load(self, spec: DetectorSpec) -> "Changing":  # type: ignore[override]
+        return Changing(spec)
+
+    def swap(self, pair: object) -> None:
+        assert isinstance(pair, Changing)
+        self.info = pair.info
+
+
 class Sequenced(FixedDetector):
     """Finds nobody, and has a fault in one phase of its life, in each process of this worker the next one.
 

@@ -2,7 +2,10 @@
 supervisor never blocks, other streams go on, frames are accounted for, and a successor takes over.
 """
 
+import os
+import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,31 @@ def _answers_again_s(collected: Collected, fault_s: float) -> float | None:
     ready_s = next(restarts, float("inf"))
     results = (at_s for at_s, result in _timed(collected) if at_s > ready_s and result["stream_id"] == "cam0")
     return next(results, None)
+
+
+def test_a_worker_whose_end_decides_a_change_of_models_comes_back_with_the_new_pair(tmp_path: Path) -> None:
+    workers = scripted_workers(["@1", "spin"], tmp_path, "tests.detectors:Changing")
+    new = replace(workers[0].detector, model_640="@2")
+    with supervised(workers, (f"demo:160x120@{FPS}",) * 2) as (supervisor, collected):
+        crew = supervisor.crew
+        killed: list[int] = []
+
+        def enough() -> bool:
+            """Let the change wait for the start of one worker alone, and end that start."""
+            exchange = crew.exchange or crew.change_models(new)
+            pid = crew.handles["w1"].pid
+            if not killed and exchange.swap.loaded and pid is not None:
+                assert exchange.swap.owing == {"w1"}
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            return len(collected.of("cam1")) >= 3
+
+        collected.enough = enough
+        supervisor.run()
+        assert crew.exchange is not None
+        assert crew.exchange.swap.phase == "committed"
+    assert {result["data"]["metadata"]["model_name"] for result in collected.of("cam1")} == {"@2"}
+    assert collected.of("cam0")[-1]["data"]["metadata"]["model_name"] == "@2"
 
 
 def test_a_worker_that_leaves_by_itself_is_not_started_again(tmp_path: Path) -> None:
