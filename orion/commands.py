@@ -79,15 +79,19 @@ class Commands:
         self._clock = clock
         self._desk = Desk(config.instance_id, frozenset(config.control.forbid), lambda: timestamp(time.time_ns()))
         self._pending: _Pending | None = None
+        self._stopping = False
 
     # Requests and answers.
 
     def receive(self, payload: bytes, size: int) -> None:
-        """Take a request in, and execute it if nothing is before it."""
+        """Take a request in, and execute it if nothing is before it; after `close` nothing is executed."""
         answer = self._desk.receive(payload, size, self._clock(), self._busy)
         if answer is not None:
             self._publish(answer)
-        self.turn()
+        if self._stopping:
+            self._turn_away()
+        else:
+            self.turn()
 
     def turn(self) -> None:
         """Go on with what is under way and with what waits, as far as that is possible now."""
@@ -105,11 +109,15 @@ class Commands:
         return float("inf") if self._pending is None else self._pending.deadline_s
 
     def close(self) -> None:
-        """Answer everybody who still waits: nothing more will be executed."""
+        """Answer everybody who still waits, and from now on who comes: nothing more will be executed."""
+        self._stopping = True
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.later.close()
             self._settle(pending.request, _STOPPING)
+        self._turn_away()
+
+    def _turn_away(self) -> None:
         while (request := self._desk.next()) is not None:
             self._settle(request, _STOPPING)
 

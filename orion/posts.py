@@ -58,7 +58,7 @@ class Controller(Protocol):
         """Return when `turn` must be called at the latest."""
 
     def close(self) -> None:
-        """Answer everybody who still waits."""
+        """Answer everybody who still waits; a request that comes later is answered, and not executed."""
 
 
 class Outlet(Protocol):

@@ -403,6 +403,8 @@ class Supervisor:
         streams = [*self.streams.values(), *self._removed]
         ended = [stream.join(max(0.0, join_until_s - time.monotonic())) for stream in streams]
         self._rings.close_all()
+        # A command that came last is answered, too.
+        self._handle_posts()
         self._selector.close()
         # What happened since the last tick is shown, too: the last frames' answers among it.
         self.outlet.tick(self.describe)

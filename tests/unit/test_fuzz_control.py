@@ -15,7 +15,7 @@ from orion.commands import Commands
 from orion.config import Config, ControlConfig, StreamConfig
 from orion.mailbox import Mailbox
 from orion.messages import DetectorSpec, Pixels
-from orion.posts import Post
+from orion.posts import CommandReceived, Post
 from orion.requests import SCHEMAS
 from orion.sources import make_source
 from orion.stream import RingMaker, Stream
@@ -87,6 +87,7 @@ class Bench:
     """An instance that was never started, and its commands."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         streams = tuple(StreamConfig(stream_id=name, source="demo:64x64@10") for name in ("cam0", "cam1"))
         self.base = Config(streams=streams, control=ControlConfig(source_dirs=(folder,)))
         self.mailbox: Mailbox[Post] = Mailbox()
@@ -101,6 +102,7 @@ class Bench:
         ]
         self.supervisor = Supervisor(settings, made, rings, self.mailbox, self.outlet)
         self.commands = Commands(self.supervisor, self.base, self.base, folder / "changes.yaml", Clock())
+        self.supervisor.controller = self.commands
 
     def state(self) -> object:
         """Return all that commands could change."""
@@ -178,3 +180,25 @@ def test_nothing_that_arrives_breaks_an_instance(bench: Bench) -> None:
         bench.mailbox.take()
     assert {"success", "paused", "invalid_json", "invalid_params", "not_found", "forbidden", "failed"} <= codes.keys()
     assert min(codes.values()) > 50, codes
+
+
+def test_what_comes_during_the_stop_is_answered_and_not_executed(bench: Bench) -> None:
+    streams = [{"stream_id": name, "source": "demo:64x64@10"} for name in ("cam0", "cam1", "late")]
+    requests: list[dict[str, Any]] = [
+        {"command": "update_config", "config": {"streams": streams, "persist_changes": True}},
+        {"command": "restart_worker", "params": {"worker_id": "w0"}},
+        {"command": "pause_inference"},
+        {"command": "get_status"},
+    ]
+    before = bench.state()
+    bench.commands.close()
+    for request in requests:
+        answer = bench.send(json.dumps(request).encode())
+        assert (answer["command_ack"], answer["code"]) == (request["command"], "failed")
+        assert answer["error"] == "the instance is stopping"
+    assert bench.state() == before
+    assert list(bench.folder.iterdir()) == []
+    payload = json.dumps(requests[1]).encode()
+    bench.mailbox.post(CommandReceived(payload, len(payload)))
+    bench.supervisor.close(1.0)
+    assert [answer["command_ack"] for answer in bench.outlet.answers] == ["restart_worker"]
