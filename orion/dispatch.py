@@ -1,6 +1,7 @@
 """Which worker serves which stream, and whose turn it is: pure decisions of the supervisor's thread."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 
@@ -24,6 +25,23 @@ def assign(streams: Sequence[str], workers: Sequence[str], present: Mapping[str,
             load = {worker: list(assigned.values()).count(worker) for worker in workers}
             assigned[stream] = min(workers, key=lambda worker: load[worker])
     return assigned
+
+
+def levelled(present: Mapping[str, str], ready: Sequence[str], held: Collection[str]) -> dict[str, str]:
+    """Return the new worker of each stream that moves: from the fullest to one of `ready` that has at least two fewer.
+
+    `present` are the workers of all streams; those in `held` stay where they are.
+    """
+    assigned, moved = dict(present), dict[str, str]()
+    while ready:
+        load = Counter(assigned.values())
+        emptiest = min(ready, key=lambda worker: load[worker])
+        movable = [stream for stream in assigned if stream not in held and load[assigned[stream]] > load[emptiest] + 1]
+        if not movable:
+            break
+        stream = max(movable, key=lambda stream: load[assigned[stream]])
+        assigned[stream] = moved[stream] = emptiest
+    return moved
 
 
 class Candidate(Protocol):

@@ -128,6 +128,7 @@ class Supervisor:
             for stream in self.streams.values():
                 stream.close_drained_rings()
             self._removed = [stream for stream in self._removed if not self._is_gone(stream)]
+            self._level()
             self.outlet.tick(self.describe)
 
     def _finish(self, reason: str, error: OrionError | None = None) -> None:
@@ -320,6 +321,18 @@ class Supervisor:
         present = {stream.stream_id: stream.worker_id for stream in self.streams.values()}
         for stream_id, worker_id in dispatch.assign(list(self.streams), usable, present).items():
             self.streams[stream_id].worker_id = worker_id
+
+    def _level(self) -> None:
+        """Give a READY worker that has too few streams some of the fullest one; it may have been given up before."""
+        ready = [handle.worker_id for handle in self.crew if isinstance(handle.state, Idle | Busy)]
+        present = {stream.stream_id: stream.worker_id for stream in self.streams.values()}
+        held = {stream.stream_id for stream in self.streams.values() if stream.ledger.leased or stream.finished}
+        for stream_id, worker_id in dispatch.levelled(present, ready, held).items():
+            self.crew.forget(present[stream_id], stream_id)
+            self.streams[stream_id].worker_id = worker_id
+            _log.info(
+                "moves from %s to %s, which has fewer", present[stream_id], worker_id, extra={"stream": stream_id}
+            )
 
     def _dispatch(self) -> None:
         for handle in self.crew:

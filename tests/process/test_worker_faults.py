@@ -128,7 +128,7 @@ def test_a_worker_that_leaves_by_itself_is_not_started_again(tmp_path: Path) -> 
     assert "left by itself" in failed["reason"]
 
 
-def test_a_worker_that_was_given_up_can_be_tried_again(tmp_path: Path) -> None:
+def test_a_worker_that_was_given_up_can_be_tried_again_and_gets_a_stream_back(tmp_path: Path) -> None:
     policy = RestartPolicy(boot_attempts=1, jitter=0.0)
     workers = scripted_workers(["exception", ""], tmp_path)
     with supervised(workers, (f"demo:160x120@{FPS}",) * 2, policy=policy) as (supervisor, collected):
@@ -137,11 +137,27 @@ def test_a_worker_that_was_given_up_can_be_tried_again(tmp_path: Path) -> None:
             handle = supervisor.crew.handles["w0"]
             if isinstance(handle.state, Failed):
                 supervisor.crew.restart(handle)
-            return bool(handle.times_ready)
+            return bool(collected.results[-1]["worker_id"] == "w0")
 
         collected.enough = enough
         supervisor.run()
+        assert sorted(stream.worker_id for stream in supervisor.streams.values()) == ["w0", "w1"]
     assert len(collected.named("worker_failed")) == 1
+
+
+def test_a_worker_whose_streams_were_removed_gets_one_of_another(tmp_path: Path) -> None:
+    with supervised(scripted_workers(["", ""], tmp_path), (f"demo:160x120@{FPS}",) * 4) as (supervisor, collected):
+
+        def enough() -> bool:
+            last = collected.results[-1]
+            if len(supervisor.streams) == 4 and last["worker_id"] == "w1" and collected.of("cam0"):
+                for stream_id in ("cam0", "cam2"):
+                    supervisor.remove_stream(stream_id)
+            return last["worker_id"] == "w0" and last["stream_id"] in {"cam1", "cam3"}
+
+        collected.enough = enough
+        supervisor.run()
+        assert sorted(stream.worker_id for stream in supervisor.streams.values()) == ["w0", "w1"]
 
 
 def test_the_frame_of_a_dead_worker_goes_to_its_successor_once(tmp_path: Path) -> None:

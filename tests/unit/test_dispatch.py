@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from orion.dispatch import assign, next_stream, shares
+from orion.dispatch import assign, levelled, next_stream, shares
 
 
 @dataclass
@@ -42,6 +42,21 @@ def test_the_streams_of_a_lost_worker_move_and_the_others_do_not() -> None:
     moved = assign(["a", "b", "c"], ["w1", "w2"], {"a": "w0", "b": "w1", "c": "w0"})
     assert moved == {"b": "w1", "a": "w2", "c": "w1"}
     assert assign(["a"], [], {"a": "w0"}) == {}
+
+
+def test_a_worker_that_is_ready_gets_streams_of_the_fullest() -> None:
+    present = dict.fromkeys("abcd", "w1")
+    assert levelled(present, ["w0", "w1"], set()) == {"a": "w0", "b": "w0"}
+    assert levelled(present, ["w0", "w1", "w2"], set()) == {"a": "w0", "b": "w2"}
+    assert levelled(present, ["w0"], {"a", "b"}) == {"c": "w0", "d": "w0"}, "also when the full one is not ready"
+    assert levelled(present, ["w0", "w1"], set("abcd")) == {}
+    assert levelled(present | {"c": "w2", "d": "w2"}, ["w0", "w1", "w2"], {"a", "b"}) == {"c": "w0"}
+
+
+def test_nothing_moves_for_a_difference_of_one_or_to_a_worker_that_is_not_ready() -> None:
+    assert levelled({"a": "w0", "b": "w1", "c": "w1"}, ["w0", "w1"], set()) == {}
+    assert levelled({"a": "w1", "b": "w1"}, ["w1"], set()) == {}
+    assert levelled({"a": "w1", "b": "w1"}, [], set()) == {}
 
 
 def test_the_least_recently_served_is_next() -> None:
