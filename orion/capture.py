@@ -3,6 +3,7 @@ offer it to the ledger; open the source again for ever when it is a camera that 
 slot it writes; its only doors to the rest are the ledger's `offer` and `skip`, and the events that it posts.
 """
 
+import logging
 import threading
 import time
 import traceback
@@ -19,6 +20,8 @@ from orion.pacing import RateLimiter, RealTimePace
 from orion.ring import Ring
 from orion.source import Source, SourceInfo
 from orion.vitals import Finding, Vitals
+
+_log = logging.getLogger(__name__)
 
 _TIMED_BY_THEMSELVES = {"file", "demo"}
 
@@ -120,6 +123,8 @@ class Capture:
         """The source is open and has yet to prove it: what garbage opens delivers nothing."""
         self._ring: Ring | None = None
         self._slot: Slot | None = None
+        self._lost_ring = ""
+        """The ring that is to be left when it is the present one."""
         self._seq = first_seq
         self._end_seq = None if settings.frames is None else first_seq + settings.frames
         self._continuous = False
@@ -144,6 +149,11 @@ class Capture:
             self._disturbed.set()
             if self._over:
                 self.start()
+
+    def leave_ring(self, name: str) -> bool:
+        """Write to another ring from the next picture on if this is the present one; return whether that is news."""
+        before, self._lost_ring = self._lost_ring, name
+        return before != name
 
     def stop(self) -> None:
         """Ask the thread to end; `join` waits for it."""
@@ -254,6 +264,8 @@ class Capture:
     def _read_one(self, pace: RealTimePace | None) -> bool:
         """Read one picture into the slot and offer it; return False at the end of the source."""
         assert self._ring is not None
+        if self._ring.name == self._lost_ring:
+            self._renew_ring(self._ring)
         assert self._slot is not None
         destination = self._ring.begin(self._slot.index)
         picture = self._source.read(destination)
@@ -306,6 +318,18 @@ class Capture:
         """Write to a ring of this size from now on; the one that is there serves if it fits."""
         if self._ring is not None and (self._ring.layout.width, self._ring.layout.height) == (width, height):
             return
+        self._open_ring(width, height)
+
+    def _renew_ring(self, present: Ring) -> None:
+        """Go over to a ring of the same size, if there is memory for one."""
+        try:
+            self._open_ring(present.layout.width, present.layout.height)
+        except SharedMemoryError as error:
+            # The worker that has mapped the present one can still read it. The supervisor will ask again.
+            self._lost_ring = ""
+            _log.warning("%s", error, extra={"stream": self._stream_id})
+
+    def _open_ring(self, width: int, height: int) -> None:
         self._ring = self._make_ring(width, height)
         self._slot = self._ledger.open_ring(self._ring.name, self._ring.slots)
 

@@ -22,6 +22,7 @@ import mmap
 import os
 import struct
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
@@ -88,6 +89,12 @@ class Ring:
         assert buffer is not None
         self._layout: _Layout | None = _Layout(buffer, width, height, slots)
         _HEADER.pack_into(buffer, 0, _MAGIC, _VERSION, width, height, slots)
+        self._unlinked = False
+
+    @property
+    def named(self) -> bool:
+        """Return whether the name is still there. Whoever has mapped the ring needs none, whoever is to does."""
+        return (SHARED_MEMORY / self.name).exists()
 
     @property
     def layout(self) -> _Layout:
@@ -119,9 +126,14 @@ class Ring:
 
     def unlink(self) -> None:
         """Remove the segment's name; the memory goes when the last process unmaps it. Twice is once."""
-        with suppress(FileNotFoundError):
-            if self._memory is not None:
-                self._memory.unlink()
+        if self._memory is None or self._unlinked:
+            return
+        try:
+            self._memory.unlink()
+        except FileNotFoundError:
+            # Somebody else has removed it, and the tracker, which only `unlink` tells, would complain at the end.
+            resource_tracker.unregister(f"/{self.name}", "shared_memory")
+        self._unlinked = True
 
     def close(self) -> bool:
         """Unlink and unmap. Return False when a view is still in use elsewhere and the mapping had to stay."""

@@ -179,6 +179,14 @@ class Stream:
         for name in self.ledger.take_drained():
             self._close_ring(name)
 
+    def leave_lost_ring(self) -> bool:
+        """Have the capture thread go over to another ring if its own has lost its name, so that no other worker could
+        map it. Return whether that is news.
+        """
+        if self._capture.over or not self._own_rings or self._rings.find(self._own_rings[-1]).named:
+            return False
+        return self._capture.leave_ring(self._own_rings[-1])
+
     def close_if_drained(self) -> bool:
         """Close all rings of a stream that was stopped, once nobody uses them; return whether that is done."""
         if not self._capture.over or self.ledger.leased:

@@ -127,6 +127,9 @@ class Supervisor:
             self.crew.examine()
             for stream in self.streams.values():
                 stream.close_drained_rings()
+                if stream.leave_lost_ring():
+                    about = {"stream": stream.stream_id}
+                    _log.warning("another program has removed its shared memory; it gets another", extra=about)
             self._removed = [stream for stream in self._removed if not self._is_gone(stream)]
             self._level()
             self.outlet.tick(self.describe)

@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from orion.backoff import Backoff
 from orion.capture import CaptureSettings
 from orion.errors import OrionError, SharedMemoryError
 from orion.stream import RingMaker
+from orion.supervisor import Supervisor
 from tests.conftest import missing
 from tests.harness import Collected, scripted_workers, supervised
 from tests.instances import environment
@@ -157,3 +159,64 @@ def test_a_source_that_cannot_be_used_ends_it_with_the_reason(tmp_path: Path) ->
         with pytest.raises(OrionError, match=r"broken\.mp4") as caught:
             supervisor.run()
         assert caught.value.exit_code == 4
+
+
+def segments(supervisor: Supervisor) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"orion.harness.{supervisor.settings.run_id}.*"))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_worker_that_starts_after_the_shared_memory_lost_its_name_gets_frames(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, at_once: bool
+) -> None:
+    with supervised(scripted_workers([""], tmp_path)) as (supervisor, collected):
+        lost: list[Path] = []
+        killed: list[int] = []
+
+        def enough() -> bool:
+            if not lost and len(collected.results) >= 3:
+                lost.extend(segments(supervisor))
+                lost[0].unlink()
+            pid = supervisor.crew.handles["w0"].pid
+            if lost and not killed and pid is not None and (at_once or segments(supervisor)):
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            restarted = collected.named("worker_restarted")
+            return bool(restarted) and collected.results[-1]["timestamp"] > restarted[0]["timestamp"]
+
+        collected.enough = enough
+        supervisor.run()
+        assert len(lost) == 1
+        assert len(segments(supervisor)) == 1
+        assert at_once or supervisor.streams["cam0"].ledger.accounts().dropped["worker_error"] == 0
+    assert collected.named("stream_lost") == []
+    assert caplog.text.count("another program has removed its shared memory") == 1
+
+
+def test_shared_memory_without_a_name_is_used_while_there_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    allocate, asked = ring._allocate, itertools.count()
+
+    def limited(name: str, size: int) -> object:
+        if next(asked) in {1, 2}:
+            raise SharedMemoryError("shared memory too small")
+        return allocate(name, size)
+
+    monkeypatch.setattr(ring, "_allocate", limited)
+    with supervised(scripted_workers([""], tmp_path)) as (supervisor, collected):
+        lost: list[Path] = []
+
+        def enough() -> bool:
+            if not lost:
+                lost.extend(segments(supervisor))
+                lost[0].unlink()
+            return bool(segments(supervisor))
+
+        collected.enough = enough
+        supervisor.run()
+        seqs = [result["frame_seq"] for result in collected.results]
+        assert supervisor.streams["cam0"].ledger.accounts().dropped["worker_error"] == 0
+    assert len(seqs) > 20, "results went on meanwhile"
+    assert collected.named("stream_lost") == []
+    assert caplog.text.count("shared memory too small") == 2

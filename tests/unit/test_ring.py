@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -101,6 +103,21 @@ def test_closing_waits_for_nobody() -> None:
     del held
     assert ring.close()
     assert ring.close()
+
+
+def test_a_name_that_somebody_else_removed_is_missed_and_no_trouble_at_the_end() -> None:
+    script = f"""
+import os
+from orion.ring import Ring
+ring = Ring({NAME!r}, 8, 8, 3)
+assert ring.named
+os.unlink("/dev/shm/{NAME}")
+assert not ring.named
+ring.unlink()
+assert ring.close()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_slots_are_limited() -> None:
