@@ -13,7 +13,7 @@ from random import Random
 from typing import Protocol
 
 from orion.backoff import Backoff
-from orion.errors import OrionError, SharedMemoryError, SourceError
+from orion.errors import OrionError, SharedMemoryError
 from orion.ledger import DropReason, Frame, Ledger, Slot
 from orion.messages import Pixels
 from orion.pacing import RateLimiter, RealTimePace
@@ -121,6 +121,10 @@ class Capture:
         self._vitals: Vitals | None = None
         self._unannounced: StreamOpened | None = None
         """The source is open and has yet to prove it: what garbage opens delivers nothing."""
+        self._lost = False
+        """The source was lost, and has not delivered since."""
+        self._explained = ""
+        """The traceback that was logged last."""
         self._ring: Ring | None = None
         self._slot: Slot | None = None
         self._lost_ring = ""
@@ -177,15 +181,8 @@ class Capture:
 
     def _run(self) -> None:
         while not self._over:
-            event: StreamEnded | StreamFailed = StreamEnded(self._stream_id)
-            try:
-                self._keep_reading()
-            except OrionError as error:
-                event = StreamFailed(self._stream_id, error)
-            except Exception:  # noqa: BLE001 - the entry point of a thread: what it dies of must be told
-                event = StreamFailed(self._stream_id, OrionError(traceback.format_exc()))
-            finally:
-                self._source.close()
+            event = self._keep_reading()
+            self._source.close()
             with self._handover:
                 if self._stopping.is_set() or not self._take_next_source():
                     self._over = True
@@ -201,7 +198,7 @@ class Capture:
         self.limiter.restart()
         return True
 
-    def _keep_reading(self) -> None:
+    def _keep_reading(self) -> StreamEnded | StreamFailed:
         """Read until the end of the source, the stop or another source; a lost camera is opened again, for ever."""
         delays = self._settings.backoff.delays(Random())
         opened, first = False, 0
@@ -211,22 +208,35 @@ class Capture:
                 self._unannounced = StreamOpened(self._stream_id, info, again=opened)
                 opened, first = True, self._seq
                 self._read_all(info)
-            except (SourceError, SharedMemoryError) as error:
+            except Exception as error:  # noqa: BLE001 - the entry point of a thread: what it dies of must be told
                 self._source.close()
                 if self._seq > first:
                     delays, first = self._settings.backoff.delays(Random()), self._seq
                 if not self._retries(error, opened=opened):
-                    raise
-                delay_s = next(delays)
-                self._supervisor.post(StreamLost(self._stream_id, str(error), delay_s))
+                    return StreamFailed(self._stream_id, self._told(error))
+                delay_s, self._lost = next(delays), True
+                self._supervisor.post(StreamLost(self._stream_id, str(self._told(error)), delay_s))
                 self._disturbed.wait(delay_s)
             else:
-                return
+                break
+        return StreamEnded(self._stream_id)
 
-    def _retries(self, error: OrionError, *, opened: bool) -> bool:
-        """Return whether the loss may heal: a network source's always, a camera's once it has worked."""
+    def _told(self, error: Exception) -> OrionError:
+        """Return what to tell of an error. Of one that no source should raise the traceback is logged, once."""
+        if isinstance(error, OrionError):
+            return error
+        explained = traceback.format_exc()
+        if explained != self._explained:
+            self._explained = explained
+            _log.error("the source cannot be read:\n%s", explained, extra={"stream": self._stream_id})
+        return OrionError(f"source {self._source.safe_uri}: cannot be read ({type(error).__name__}, see the log)")
+
+    def _retries(self, error: Exception, *, opened: bool) -> bool:
+        """Return whether the loss may heal: a network source's always, a camera's once it has worked, and too little
+        memory where it is not what the stream began with.
+        """
         if isinstance(error, SharedMemoryError):
-            return self._ring is not None
+            return self._ring is not None or self._lost
         return self._source.kind == "network" or (self._source.kind == "device" and opened)
 
     def _read_all(self, info: SourceInfo) -> None:
@@ -299,7 +309,7 @@ class Capture:
         """Say that the source delivers, once."""
         if self._unannounced is not None:
             self._supervisor.post(self._unannounced)
-            self._unannounced = None
+            self._unannounced, self._lost = None, False
 
     def _tell(self, finding: Finding | None) -> None:
         """Post what was found of the source, if anything."""

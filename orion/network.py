@@ -142,9 +142,9 @@ class HttpSource(Source):
         deadline = time.monotonic() + self._read_timeout_s
         while time.monotonic() < deadline:
             part = self._part()
-            picture = cv2.imdecode(np.frombuffer(part, np.uint8), cv2.IMREAD_COLOR) if part else None
+            picture = _decoded(part) if part else None
             if picture is not None:
-                return np.asarray(picture, np.uint8)
+                return picture
         raise self.error(f"sent no picture that can be decoded for {self._read_timeout_s:g} s")
 
     def _part(self) -> bytes:
@@ -160,3 +160,12 @@ class HttpSource(Source):
             if opened is not None:
                 opened.close()
         self._stream = self._other = self._first = None
+
+
+def _decoded(jpeg: bytes) -> Pixels | None:
+    """Return the picture, None if it is broken: the library says so, or complains of a size that cannot be."""
+    try:
+        picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return None if picture is None else np.asarray(picture, np.uint8)

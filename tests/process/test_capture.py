@@ -5,8 +5,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import pytest
+
 from orion.backoff import Backoff
-from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamLost, StreamOpened
+from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamFailed, StreamLost, StreamOpened
+from orion.errors import SharedMemoryError
 from orion.ledger import Frame, Ledger
 from orion.messages import Pixels
 from orion.ring import Ring, RingView
@@ -51,6 +54,15 @@ class Failing(Source):
         pass
 
 
+class Faulty(Failing):
+    """A camera whose decoder raises what no source should, where its pictures end."""
+
+    def skip(self) -> bool:
+        if not self._left:
+            raise ValueError("what nobody expects")
+        return super().skip()
+
+
 class Posts:
     """Keeps what is posted."""
 
@@ -65,13 +77,17 @@ class Posts:
 
 
 class Rings:
-    """Makes rings of three slots; leaving it closes them."""
+    """Makes rings of three slots, after so many `failures`; closing it closes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, failures: int = 0) -> None:
+        self._failures = failures
         self.sizes: dict[str, tuple[int, int]] = {}
         self._stack = ExitStack()
 
     def make(self, width: int, height: int) -> Ring:
+        if self._failures:
+            self._failures -= 1
+            raise SharedMemoryError("shared memory too small")
         ring = Ring(f"orion.capture.{os.getpid()}.{len(self.sizes)}", width, height, 3)
         self.sizes[ring.name] = (width, height)
         self._stack.callback(ring.close)
@@ -82,9 +98,9 @@ class Rings:
 
 
 @contextmanager
-def capturing(source: Source, ledger: Ledger) -> Iterator[tuple[Posts, Rings]]:
+def capturing(source: Source, ledger: Ledger, memory_failures: int = 0) -> Iterator[tuple[Posts, Rings]]:
     """Run a capture thread until the block ends."""
-    posts, rings = Posts(), Rings()
+    posts, rings = Posts(), Rings(memory_failures)
     capture = Capture("cam0", source, ledger, rings.make, posts, CaptureSettings(backoff=BACKOFF))
     capture.start()
     try:
@@ -175,3 +191,24 @@ def test_what_opens_and_delivers_nothing_is_not_told_as_back() -> None:
     assert kinds[:6] == [("opened", False), "lost", "lost", "lost", ("opened", True), "lost"]
     delays_s = [event.retry_s for event in lost(events)]
     assert delays_s[:5] == [*DELAYS_S[:3], *DELAYS_S[:2]]
+
+
+def test_an_error_that_no_source_should_raise_is_a_loss_of_a_camera(caplog: pytest.LogCaptureFixture) -> None:
+    with capturing(Faulty([2, 3, 1]), Ledger()) as (posts, _):
+        until(lambda: len(lost(posts.all)) >= 5, "losses")
+    assert [event for event in posts.all if isinstance(event, StreamFailed)] == []
+    assert sum(isinstance(event, StreamOpened) for event in posts.all) == 3
+    assert "source rtsp://camera/stream: cannot be read (ValueError, see the log)" in lost(posts.all)[0].reason
+    assert caplog.text.count("ValueError: what nobody expects") == 1
+
+
+@pytest.mark.parametrize(("script", "comes_up"), [([None, 5, 5], True), ([5, 5, 5], False)])
+def test_memory_that_lacks_is_a_loss_where_the_camera_was_lost_before(script: list[int | None], comes_up: bool) -> None:
+    with capturing(Failing(script), Ledger(), memory_failures=1) as (posts, _):
+        until(lambda: any(isinstance(event, StreamOpened | StreamFailed) for event in posts.all), "posts")
+    if comes_up:
+        assert ["too small" in event.reason for event in lost(posts.all)][:2] == [False, True]
+    else:
+        (failed,) = posts.all
+        assert isinstance(failed, StreamFailed)
+        assert isinstance(failed.error, SharedMemoryError)
