@@ -140,11 +140,18 @@ class Capture:
         return self._seq
 
     def start(self) -> None:
-        """Start reading."""
+        """Start reading; where the system refuses the thread, the source counts as failed."""
         self._over = False
         # A thread that sits in a native call cannot be ended; as a daemon it does not keep the process.
-        self._thread = threading.Thread(target=self._run, name=f"capture-{self._stream_id}", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=f"capture-{self._stream_id}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._over = True
+            reason = OrionError(f"source {self._source.safe_uri}: no thread to read it: {error}")
+            self._supervisor.post(StreamFailed(self._stream_id, reason))
+        else:
+            self._thread = thread
 
     def switch(self, source: Source) -> None:
         """Read from `source` after the picture that is being read; numbers go on. Wakes a stream that has ended."""

@@ -306,9 +306,15 @@ class Crew:
         handle.state = Leaving(process, time.monotonic() + _LEAVE_LIMIT_S, None)
 
     def _start(self, handle: WorkerHandle) -> None:
+        try:
+            process = WorkerProcess(self._specs[handle.worker_id])
+        except OSError as error:
+            # The system lacks descriptors, memory or room for processes: no failure of the worker, but one to start.
+            handle.last_end, handle.boot_failure = f"could not be started: {error.strerror or error}", None
+            self._decide(handle, boot_failed=True)
+            return
         if self.exchange is not None:
             self.exchange.swap.starting(handle.worker_id)
-        process = WorkerProcess(self._specs[handle.worker_id])
         handle.restarts += handle.down_since_s is not None
         now_s = time.monotonic()
         limit_s = self.limits.start_limit_s(handle.longest_start_s, handle.late_starts)

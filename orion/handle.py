@@ -2,7 +2,8 @@
 frame cannot be sent to a worker that is not READY. Used by the supervisor's thread alone.
 """
 
-import multiprocessing
+# With what reaping needs: the library loads it at the first death, where there may be no descriptor left for a file.
+import multiprocessing.connection
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,10 @@ _MESSAGES_AT_ONCE = 16
 
 
 class WorkerProcess:
-    """A spawned process and the supervisor's end of its socket. Must be created in the main thread."""
+    """A spawned process and the supervisor's end of its socket. Must be created in the main thread.
+
+    Raises OSError when the system has no socket or no process to give.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         ours, theirs = Channel.pair()
@@ -32,6 +36,9 @@ class WorkerProcess:
         )
         try:
             self._process.start()
+        except OSError:
+            self.channel.close()
+            raise
         finally:
             # With our copy of its end open, the child's death would not show as end of file.
             theirs.close()
@@ -176,7 +183,7 @@ class WorkerHandle:
     last_seen_wall_ns: int | None = None
     down_since_s: float | None = None
     last_end: str = ""
-    """Why the last process ended."""
+    """Why the last process ended, or could not be started."""
 
     def let_queries_go(self) -> None:
         """Expect no answers any more: the process is gone."""

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -173,6 +174,25 @@ def test_the_first_frame_after_a_pause_does_not_continue_the_one_before() -> Non
         assert ledger.lease("w0") is None
         ledger.resume()
         assert [frame.continuous for frame in taken(ledger, 3)] == [False, True, True]
+
+
+def test_a_thread_that_the_system_refuses_is_a_failure_until_there_is_another_source() -> None:
+    posts, rings = Posts(), Rings()
+    capture = Capture("cam0", Failing([5]), Ledger(), rings.make, posts, CaptureSettings(backoff=BACKOFF))
+    usual = threading.stack_size(1 << 47)
+    try:
+        capture.start()
+        capture.switch(Failing([5]))
+    finally:
+        threading.stack_size(usual)
+    assert capture.over
+    assert capture.join(0)
+    assert [type(event) for event in posts.all] == [StreamFailed, StreamFailed]
+    capture.switch(Failing([5]))
+    until(lambda: any(isinstance(event, StreamOpened) for event in posts.all), "pictures")
+    capture.stop()
+    assert capture.join(10)
+    rings.close()
 
 
 def lost(events: list[CaptureEvent]) -> list[StreamLost]:

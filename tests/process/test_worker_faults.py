@@ -3,8 +3,11 @@ supervisor never blocks, other streams go on, frames are accounted for, and a su
 """
 
 import os
+import resource
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,6 +229,72 @@ def test_a_boot_failure_is_told_apart_from_a_crash(tmp_path: Path, caplog: pytes
     assert "RuntimeError: as the script says" in caplog.text
     assert "Traceback" in caplog.text
     assert "ended with code 70" in collected.named("worker_failed")[0]["reason"]
+
+
+@contextmanager
+def few_descriptors() -> Iterator[Callable[[], None]]:
+    """Give what lets this process open nothing more, but in the place of what it closes; ends with the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def begin() -> None:
+        os.close(lowest := os.dup(0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+
+    try:
+        yield begin
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_worker_that_the_system_has_no_room_for_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = RestartPolicy(boot_attempts=1000, first_delay_s=0.05, longest_delay_s=0.1, jitter=0.0)
+    workers = scripted_workers(["exit@5", ""], tmp_path)
+    with (
+        ExitStack() as limit,
+        supervised(workers, (f"demo:160x120@{FPS}",) * 2, policy=policy) as (supervisor, collected),
+    ):
+        handle = supervisor.crew.handles["w0"]
+        begin = limit.enter_context(few_descriptors())
+        opened: list[int] = []
+
+        def enough() -> bool:
+            if len(collected.of("cam0")) == 2 and not opened:
+                opened.append(_descriptors())
+                begin()
+            if handle.boot_failures >= 3:
+                limit.close()
+            return len(collected.of("cam0")) > 8
+
+        collected.enough = enough
+        supervisor.run()
+        assert handle.restarts == 1
+        assert _descriptors() <= opened[0], "a start that failed kept descriptors"
+    assert "w0 could not be started: Too many open files; starting again in" in caplog.text
+    assert collected.named("worker_failed") == []
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_without_room_for_any_worker_it_gives_up_with_the_reason(tmp_path: Path) -> None:
+    policy = RestartPolicy(boot_attempts=2, first_delay_s=0.05, jitter=0.0)
+    with (
+        few_descriptors() as begin,
+        supervised(scripted_workers(["exit@5"], tmp_path), policy=policy) as (supervisor, collected),
+    ):
+
+        def enough() -> bool:
+            if len(collected.results) == 2:
+                begin()
+            return False
+
+        collected.enough = enough
+        with pytest.raises(WorkersLostError, match="w0 could not be started: Too many open files; could not start 2"):
+            supervisor.run()
+    assert len(collected.named("worker_failed")) == 1
 
 
 def test_a_first_start_that_hangs_ends_at_its_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
