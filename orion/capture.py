@@ -28,18 +28,17 @@ _TIMED_BY_THEMSELVES = {"file", "demo"}
 
 @dataclass(frozen=True, slots=True)
 class StreamOpened:
-    """The source delivers; `again` after it was lost."""
+    """The source delivers."""
 
-    stream_id: str
+    capture: "Capture"
     info: SourceInfo
-    again: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StreamLost:
     """The source does not deliver; it is tried again after `retry_s`."""
 
-    stream_id: str
+    capture: "Capture"
     reason: str
     retry_s: float
 
@@ -48,14 +47,14 @@ class StreamLost:
 class StreamEnded:
     """The source has no more pictures, or as many as were asked for were taken."""
 
-    stream_id: str
+    capture: "Capture"
 
 
 @dataclass(frozen=True, slots=True)
 class StreamFailed:
     """The source cannot be used at all; `error` says why and what to do."""
 
-    stream_id: str
+    capture: "Capture"
     error: OrionError
 
 
@@ -63,10 +62,11 @@ class StreamFailed:
 class StreamCondition:
     """The source delivers, but not as it should, or is found well again."""
 
-    stream_id: str
+    capture: "Capture"
     finding: Finding
 
 
+# Each names the capture that it is from: a stream that was removed may have come back, under its id, with another one.
 CaptureEvent = StreamOpened | StreamLost | StreamEnded | StreamFailed | StreamCondition
 
 
@@ -104,7 +104,7 @@ class Capture:
         settings: CaptureSettings,
         first_seq: int = 0,
     ) -> None:
-        self._stream_id = stream_id
+        self.stream_id = stream_id
         self._source = source
         self._next_source: Source | None = None
         self._ledger = ledger
@@ -143,13 +143,13 @@ class Capture:
         """Start reading; where the system refuses the thread, the source counts as failed."""
         self._over = False
         # A thread that sits in a native call cannot be ended; as a daemon it does not keep the process.
-        thread = threading.Thread(target=self._run, name=f"capture-{self._stream_id}", daemon=True)
+        thread = threading.Thread(target=self._run, name=f"capture-{self.stream_id}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
             self._over = True
             reason = OrionError(f"source {self._source.safe_uri}: no thread to read it: {error}")
-            self._supervisor.post(StreamFailed(self._stream_id, reason))
+            self._supervisor.post(StreamFailed(self, reason))
         else:
             self._thread = thread
 
@@ -212,7 +212,7 @@ class Capture:
         while not self._disturbed.is_set():
             try:
                 info = self._source.open()
-                self._unannounced = StreamOpened(self._stream_id, info, again=opened)
+                self._unannounced = StreamOpened(self, info)
                 opened, first = True, self._seq
                 self._read_all(info)
             except Exception as error:  # noqa: BLE001 - the entry point of a thread: what it dies of must be told
@@ -220,13 +220,13 @@ class Capture:
                 if self._seq > first:
                     delays, first = self._settings.backoff.delays(Random()), self._seq
                 if not self._retries(error, opened=opened):
-                    return StreamFailed(self._stream_id, self._told(error))
+                    return StreamFailed(self, self._told(error))
                 delay_s, self._lost = next(delays), True
-                self._supervisor.post(StreamLost(self._stream_id, str(self._told(error)), delay_s))
+                self._supervisor.post(StreamLost(self, str(self._told(error)), delay_s))
                 self._disturbed.wait(delay_s)
             else:
                 break
-        return StreamEnded(self._stream_id)
+        return StreamEnded(self)
 
     def _told(self, error: Exception) -> OrionError:
         """Return what to tell of an error. Of one that no source should raise the traceback is logged, once."""
@@ -235,7 +235,7 @@ class Capture:
         explained = traceback.format_exc()
         if explained != self._explained:
             self._explained = explained
-            _log.error("the source cannot be read:\n%s", explained, extra={"stream": self._stream_id})
+            _log.error("the source cannot be read:\n%s", explained, extra={"stream": self.stream_id})
         return OrionError(f"source {self._source.safe_uri}: cannot be read ({type(error).__name__}, see the log)")
 
     def _retries(self, error: Exception, *, opened: bool) -> bool:
@@ -321,7 +321,7 @@ class Capture:
     def _tell(self, finding: Finding | None) -> None:
         """Post what was found of the source, if anything."""
         if finding is not None:
-            self._supervisor.post(StreamCondition(self._stream_id, finding))
+            self._supervisor.post(StreamCondition(self, finding))
 
     def _take_other_size(self, picture: Pixels) -> None:
         """Make a ring for a picture that did not fit into the slot, and put it there."""

@@ -169,6 +169,10 @@ class Stream:
             self.by_command = True
             self._capture.switch(source)
 
+    def reads_with(self, capture: Capture) -> bool:
+        """Return whether it is this stream that `capture` reads for, and not one that had its id before."""
+        return capture is self._capture
+
     @property
     def next_seq(self) -> int:
         """Return the number of the next frame."""

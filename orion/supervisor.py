@@ -157,17 +157,18 @@ class Supervisor:
                     self._handle_capture(post)
 
     def _handle_capture(self, event: CaptureEvent) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is None:
-            # It was removed; its thread has its last words.
+        stream = self.streams.get(event.capture.stream_id)
+        if stream is None or not stream.reads_with(event.capture):
+            # It was removed, and may be back under its id; the thread that it had has its last words.
             return
         match event:
-            case StreamOpened(info=info, again=again):
+            case StreamOpened(info=info):
+                restored = stream.state not in {"opening", "running", "ended"}
                 stream.info, stream.state = info, "running"
                 _log.info(
                     "%dx%d from %s", info.width, info.height, stream.settings.uri, extra={"stream": stream.stream_id}
                 )
-                if again:
+                if restored:
                     self._report(
                         "stream_restored", stream_id=stream.stream_id, reason="the source is back", state=stream.state
                     )

@@ -13,6 +13,7 @@ from orion.mailbox import Mailbox
 from orion.messages import AttentionSettings, DetectorSpec, Pixels
 from orion.posts import Post, StopRequested
 from orion.restart import RestartPolicy
+from orion.source import Source
 from orion.sources import make_source
 from orion.stream import RingMaker, Stream, StreamSettings
 from orion.supervisor import Supervisor, SupervisorSettings
@@ -74,10 +75,15 @@ def scripted_workers(
     ]
 
 
+def stream_settings(stream_id: str, capture: CaptureSettings | None = None) -> StreamSettings:
+    """Return what a stream is made with."""
+    return StreamSettings(stream_id, "room", "", AttentionSettings(), capture or CaptureSettings())
+
+
 @contextmanager
 def supervised(
     workers: Sequence[WorkerSpec],
-    sources: Sequence[str] = ("demo:160x120@30",),
+    sources: Sequence[str | Source] = ("demo:160x120@30",),
     *,
     capture: CaptureSettings | None = None,
     policy: RestartPolicy | None = None,
@@ -89,9 +95,9 @@ def supervised(
     run_id, mailbox = uuid.uuid4().hex[:12], Mailbox[Post]()
     rings = RingMaker("harness", run_id, 3, lambda text: None)
     streams = []
-    for number, uri in enumerate(sources):
-        settings = StreamSettings(f"cam{number}", "room", uri, AttentionSettings(), capture or CaptureSettings())
-        streams.append(Stream(settings, make_source(uri), rings, mailbox))
+    for number, given in enumerate(sources):
+        source = make_source(given) if isinstance(given, str) else given
+        streams.append(Stream(stream_settings(f"cam{number}", capture), source, rings, mailbox))
     collected = Collected(mailbox)
     policy = policy or RestartPolicy(jitter=0.0)
     told = SupervisorSettings(

@@ -1,0 +1,128 @@
+"""What is told of a stream over its life: lost, restored, frozen, failed, changed and removed by command."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orion import vitals
+from orion.backoff import Backoff
+from orion.capture import CaptureSettings
+from orion.messages import Pixels
+from orion.source import Source, SourceInfo
+from orion.sources import make_source
+from tests.harness import scripted_workers, stream_settings, supervised
+from tests.instances import LIMIT_S
+
+QUICK = CaptureSettings(backoff=Backoff(0.05, 1.0, 0.05))
+DEMO = "demo:160x120@20"
+
+
+class Camera(Source):
+    """A camera at 20 Hz that does not open at its first `refusals`; `still` sends the same picture for ever."""
+
+    kind = "network"
+
+    def __init__(self, refusals: int = 0, *, still: bool = False) -> None:
+        super().__init__("rtsp://camera/stream")
+        self._refusals = refusals
+        self._still = still
+        self._noise = np.random.default_rng(1)
+        self._never = threading.Event()
+
+    def open(self) -> SourceInfo:
+        if self._refusals:
+            self._refusals -= 1
+            raise self.error("refused")
+        return SourceInfo(160, 120, None, None)
+
+    def read(self, dst: Pixels) -> Pixels:
+        self.skip()
+        dst[:] = 99 if self._still else self._noise.integers(0, 255, dst.shape, np.uint8)
+        return dst
+
+    def skip(self) -> bool:
+        self._never.wait(0.05)
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class Stuck(Camera):
+    """A camera that does not answer until it is `released`, and then refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        self.released = threading.Event()
+
+    def open(self) -> SourceInfo:
+        self.asked.set()
+        assert self.released.wait(LIMIT_S)
+        raise self.error("no answer in time")
+
+
+def test_a_camera_that_is_down_at_the_start_is_told_as_restored(tmp_path: Path) -> None:
+    with supervised(scripted_workers([""], tmp_path), [Camera(refusals=2)], capture=QUICK) as (supervisor, collected):
+        collected.enough = lambda: len(collected.results) >= 3
+        supervisor.run()
+        assert supervisor.streams["cam0"].state == "running"
+    told = [event["event"] for event in collected.events if "stream_id" in event]
+    assert told == ["stream_lost", "stream_lost", "stream_restored"]
+
+
+@pytest.mark.parametrize(("source", "trouble"), [(Camera(10**9), "stream_lost"), (Camera(still=True), "stream_frozen")])
+def test_another_source_in_the_place_of_one_in_trouble_is_told_as_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Source, trouble: str
+) -> None:
+    monkeypatch.setattr(vitals, "FROZEN_AFTER_S", 0.3)
+    with supervised(scripted_workers([""], tmp_path), [source, DEMO], capture=QUICK) as (supervisor, collected):
+
+        def steps() -> Iterator[bool]:
+            while not collected.named(trouble):
+                yield False
+            supervisor.streams["cam0"].change(stream_settings("cam0"), make_source(DEMO))
+            while not collected.named("stream_restored"):
+                yield False
+            yield True
+
+        going = steps()
+        collected.enough = lambda: next(going, True)
+        supervisor.run()
+        assert supervisor.streams["cam0"].state == "running"
+    assert collected.events[-1]["event"] == "stream_restored"
+
+
+def test_the_last_words_of_a_removed_camera_do_not_concern_the_one_that_has_its_id(tmp_path: Path) -> None:
+    stuck = Stuck()
+    with supervised(scripted_workers([""], tmp_path), [DEMO]) as (supervisor, collected):
+
+        def steps() -> Iterator[bool]:
+            supervisor.add_stream(stream_settings("bed"), stuck)
+            (thread,) = (thread for thread in threading.enumerate() if thread.name == "capture-bed")
+            while not stuck.asked.is_set():
+                yield False
+            supervisor.remove_stream("bed")
+            supervisor.add_stream(stream_settings("bed"), make_source(DEMO))
+            while not collected.of("bed"):
+                yield False
+            stuck.released.set()
+            while thread.is_alive():
+                yield False
+            # What it said lies in the mailbox, and is read before the next results come.
+            enough = len(collected.of("bed")) + 3
+            while len(collected.of("bed")) < enough:
+                yield False
+            yield True
+
+        going = steps()
+        collected.enough = lambda: next(going, True)
+        try:
+            supervisor.run()
+        finally:
+            stuck.released.set()
+        assert supervisor.streams["bed"].state == "running"
+    assert [event for event in collected.events if "stream_id" in event] == []
