@@ -90,6 +90,11 @@ class CaptureSettings:
     backoff: Backoff = field(default_factory=Backoff)
     wall_ns: Callable[[], int] = time.time_ns
 
+    @property
+    def bounded(self) -> bool:
+        """Return whether the stream was given an end: that of its file, every frame of it, or a number of frames."""
+        return self.every_frame or self.frames is not None
+
 
 class Capture:
     """The thread of one stream. `make_ring(width, height)` allocates, or raises SharedMemoryError."""

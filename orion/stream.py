@@ -126,6 +126,8 @@ class Stream:
         """A frame whose worker died with it, for the successor."""
         self.by_command = False
         """Its source was set by a command, so that a source of no use is no reason to end the run."""
+        self.failure = ""
+        """Why it is in the state `failed`."""
         self.resumed = False
         """The next frame is the first after a pause."""
         self.shown = Shown()
@@ -229,6 +231,9 @@ class Stream:
 
     @property
     def finished(self) -> bool:
-        """Return whether the source has ended and every frame of it is accounted for."""
-        over = self._capture.over and (self.state == "ended" or (self.state == "failed" and self.by_command))
-        return over and self.ledger.accounts().in_flight == 0
+        """Return whether the source has ended and every frame of it is accounted for.
+
+        One that failed waits for another source by command, unless the run is one that ends by itself.
+        """
+        ended = self.state == "ended" or (self.state == "failed" and self.settings.capture.bounded)
+        return self._capture.over and ended and self.ledger.accounts().in_flight == 0

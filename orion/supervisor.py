@@ -13,7 +13,7 @@ from typing import Any
 from orion import dispatch, report, restart
 from orion.capture import CaptureEvent, StreamCondition, StreamEnded, StreamFailed, StreamLost, StreamOpened
 from orion.crew import Crew
-from orion.errors import ModelError, OrionError, WorkersLostError
+from orion.errors import ModelError, OrionError, SourceError, WorkersLostError
 from orion.handle import Busy, Idle, WorkerHandle
 from orion.ledger import Lease
 from orion.limits import Limits
@@ -118,7 +118,8 @@ class Supervisor:
         self._dispatch()
         self._tick()
         if all(stream.finished for stream in self.streams.values()):
-            self._finish("the sources have ended")
+            failed = [stream for stream in self.streams.values() if stream.state == "failed"]
+            self._finish("the sources have ended", SourceError(failed[0].failure) if failed else None)
 
     def _tick(self) -> None:
         now_s = time.monotonic()
@@ -181,7 +182,7 @@ class Supervisor:
             case StreamEnded():
                 stream.state = "ended"
             case StreamFailed(error=error):
-                stream.state = "failed"
+                stream.state, stream.failure = "failed", str(error)
                 if stream.by_command:
                     self._report("stream_lost", stream_id=stream.stream_id, reason=str(error), state=stream.state)
                 else:

@@ -1,8 +1,9 @@
 """What is told of a stream over its life: lost, restored, frozen, failed, changed and removed by command."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from orion import vitals
 from orion.backoff import Backoff
 from orion.capture import CaptureSettings
+from orion.errors import SourceError
 from orion.messages import Pixels
 from orion.source import Source, SourceInfo
 from orion.sources import make_source
 from tests.harness import scripted_workers, stream_settings, supervised
 from tests.instances import LIMIT_S
+from tests.videos import write_video
 
 QUICK = CaptureSettings(backoff=Backoff(0.05, 1.0, 0.05))
 DEMO = "demo:160x120@20"
@@ -126,3 +129,57 @@ def test_the_last_words_of_a_removed_camera_do_not_concern_the_one_that_has_its_
             stuck.released.set()
         assert supervisor.streams["bed"].state == "running"
     assert [event for event in collected.events if "stream_id" in event] == []
+
+
+@pytest.fixture
+def no_video(tmp_path: Path) -> Source:
+    """Return a file that is there and is no video."""
+    path = tmp_path / "no-video.mp4"
+    path.write_bytes(b"no video")
+    return make_source(str(path))
+
+
+def test_a_source_of_no_use_set_by_command_waits_for_another(
+    tmp_path: Path, no_video: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with supervised(scripted_workers([""], tmp_path), [DEMO]) as (supervisor, collected):
+        stream = supervisor.streams["cam0"]
+        looks: list[str] = []
+        tick = collected.tick
+
+        def look(describe: Callable[[], dict[str, Any]]) -> None:
+            tick(describe)
+            # Two looks have whole turns of the loop between them, in which it could find an end.
+            looks.append(stream.state)
+            if looks[-2:] == ["failed", "failed"]:
+                stream.change(stream_settings("cam0"), make_source(DEMO))
+
+        def enough() -> bool:
+            if len(collected.results) == 3:
+                stream.change(stream_settings("cam0"), no_video)
+            return bool(collected.named("stream_restored"))
+
+        collected.enough = enough
+        monkeypatch.setattr(collected, "tick", look)
+        supervisor.run()
+        assert supervisor.stop_reason == "enough"
+    assert [event["event"] for event in collected.events if "stream_id" in event] == ["stream_lost", "stream_restored"]
+    assert collected.named("stream_lost")[0]["state"] == "failed"
+
+
+def test_a_source_of_no_use_set_by_command_ends_a_run_over_files_with_the_reason(
+    tmp_path: Path, no_video: Source
+) -> None:
+    whole = CaptureSettings(every_frame=True)
+    files = [str(write_video(tmp_path / "other.mp4", 8)), DEMO]
+    with supervised(scripted_workers(["", ""], tmp_path), files, capture=whole) as (supervisor, collected):
+
+        def enough() -> bool:
+            if len(collected.of("cam1")) == 3:
+                supervisor.streams["cam1"].change(stream_settings("cam1", whole), no_video)
+            return False
+
+        collected.enough = enough
+        with pytest.raises(SourceError, match="no video that can be decoded"):
+            supervisor.run()
+    assert len(collected.of("cam0")) == 8, "the other source was not answered to its end"
