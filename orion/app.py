@@ -69,7 +69,8 @@ def run(base: Config, config: Config) -> int:
         rings = RingMaker(identity.instance_id, identity.run_id, config.ring.slots, _log.warning)
         STOP_SIGNALS.connect(lambda name: mailbox.post(StopRequested(name)), lambda: _force(rings, held))
         specs = _worker_specs(config)
-        broker_url = _start_broker(config, stack)
+        broker = stack.enter_context(EmbeddedBroker()) if config.mqtt.broker == "embedded" else None
+        broker_url = _broker_url(config, broker)
         held.update(broker=broker_url)
         bus = _start_bus(config, identity, broker_url, mailbox, stack)
         ending: list[Callable[[], None]] = []
@@ -84,7 +85,11 @@ def run(base: Config, config: Config) -> int:
         stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
         commands = Commands(supervisor, base, config, persist.changes_file(identity.instance_id))
         supervisor.controller = commands
-        supervisor.extra = lambda: commands.describe() | {"emitter": None if bus is None else asdict(bus.stats)}
+        supervisor.extra = lambda: {
+            **commands.describe(),
+            "emitter": None if bus is None else asdict(bus.stats),
+            "processes": report.processes(supervisor, None if broker is None else broker.process.pid),
+        }
         supervisor.run()
     return EXIT_RESOURCE if outlets.results_lost else EXIT_OK
 
@@ -123,12 +128,11 @@ def _worker_specs(config: Config) -> list[WorkerSpec]:
     ]
 
 
-def _start_broker(config: Config, stack: ExitStack) -> str | None:
-    """Start the embedded broker if it is asked for; return the broker's URL, None when there is to be none."""
-    if config.mqtt.broker != "embedded":
-        return None if config.mqtt.broker == "none" else config.mqtt.broker
-    broker = stack.enter_context(EmbeddedBroker())
-    return broker.url
+def _broker_url(config: Config, embedded: EmbeddedBroker | None) -> str | None:
+    """Return where results are published, None when that is nowhere."""
+    if embedded is not None:
+        return embedded.url
+    return None if config.mqtt.broker == "none" else config.mqtt.broker
 
 
 def _start_bus(
@@ -182,8 +186,7 @@ def _start_outlets(config: Config, bus: Bus | None, notes: list[str], stack: Exi
     display = Display(notes)
     display.start()
     stack.callback(display.close)
-    telemetry = None if bus is None else (config.telemetry_s, lambda: {"emitter": asdict(bus.stats)})
-    return Outlets(bus, writer, painter, display, telemetry)
+    return Outlets(bus, writer, painter, display, config.telemetry_s)
 
 
 def _notes(config: Config, identity: Identity, broker_url: str | None) -> list[str]:

@@ -81,14 +81,14 @@ class Outlets:
         writer: ResultWriter | None,
         painter: Painter | None,
         display: Display | None,
-        telemetry: tuple[float, Callable[[], Mapping[str, Any]]] | None = None,
+        telemetry_s: float,
     ) -> None:
-        """Publish what the function in `telemetry` gives every so many seconds."""
+        """Publish the state every `telemetry_s` seconds."""
         self._bus = bus
         self._writer = writer
         self._painter = painter
         self._display = display
-        self._telemetry = telemetry
+        self._telemetry_s = telemetry_s
         self._telemetry_due_s = time.monotonic()
 
     @property
@@ -116,10 +116,7 @@ class Outlets:
         log.write_due()
         if self._display is not None:
             self._display.update(describe())
-        if self._bus is None or self._telemetry is None:
-            return
-        period_s, extra = self._telemetry
-        if time.monotonic() >= self._telemetry_due_s:
-            self._telemetry_due_s = time.monotonic() + period_s
-            message = {"type": "telemetry", "timestamp": timestamp(time.time_ns())} | describe() | dict(extra())
+        if self._bus is not None and time.monotonic() >= self._telemetry_due_s:
+            self._telemetry_due_s = time.monotonic() + self._telemetry_s
+            message = {"type": "telemetry", "timestamp": timestamp(time.time_ns())} | describe()
             self._bus.publish("telemetry", json.dumps(message, separators=(",", ":")).encode())

@@ -74,12 +74,11 @@ def describe(supervisor: Described) -> dict[str, Any]:
     }
 
 
-def processes(supervisor: Described) -> dict[str, Mapping[str, float] | None]:
-    """Return CPU seconds and resident MB of the supervisor and each worker."""
-    pids = {"supervisor": os.getpid()} | {
-        handle.worker_id: handle.pid for handle in supervisor.crew if handle.pid is not None
-    }
-    return {name: process_usage(pid) for name, pid in pids.items()}
+def processes(supervisor: Described, broker_pid: int | None) -> dict[str, Mapping[str, float] | None]:
+    """Return CPU seconds and resident MB of the supervisor, each worker, and the embedded broker, of those that are."""
+    pids = {"supervisor": os.getpid()} | {handle.worker_id: handle.pid for handle in supervisor.crew}
+    pids["broker"] = broker_pid
+    return {name: process_usage(pid) for name, pid in pids.items() if pid is not None}
 
 
 def _models(info: DetectorInfo | None) -> dict[str, Any]:

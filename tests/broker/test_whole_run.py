@@ -96,10 +96,17 @@ def test_a_camera_over_rtsp_is_seen_by_mosquitto_sub(
 
 
 def test_the_embedded_broker_prints_its_port_and_serves(tmp_path: Path) -> None:
-    with running(tmp_path, "--source", SMALL, instance_id=CAM, broker="embedded") as instance:
+    often = {"ORION_TELEMETRY_S": "0.5"}
+    with running(tmp_path, "--source", SMALL, instance_id=CAM, broker="embedded", **often) as instance:
         instance.await_results(1)
         line = next(line for line in instance.errors().splitlines() if "mosquitto_sub" in line)
         port = int(line.split("-p ")[1].split()[0])
         with Listener(port) as listener:
             until(lambda: listener.payloads(f"care/inferences/{CAM}/person_detection"), "a result")
+            telemetry = until(lambda: listener.payloads(f"care/telemetry/{CAM}"), "telemetry")[-1]
+            assert telemetry["emitter"]["connected"]
+            assert telemetry["processes"].keys() == {"supervisor", "w0", "broker"}
+            for usage in telemetry["processes"].values():
+                assert usage["cpu_s"] > 0
+                assert 5 < usage["rss_mb"] < 2000
         assert instance.stop() == 0, instance.errors()
