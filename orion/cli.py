@@ -41,6 +41,10 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse, and name the nearest known option for the first unknown one."""
         found, unknown = self.parse_known_args(args, namespace)
+        if "words" in found:
+            # The list of words is closed for argparse where an option follows the command; words may stand behind it.
+            found.words += [word for word in unknown if not word.startswith("-")]
+            unknown = [word for word in unknown if word.startswith("-")]
         if unknown:
             parser: Parser = found.parser
             known = {option.lstrip("-"): option for action in parser._actions for option in action.option_strings}

@@ -66,6 +66,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("models inspect", "the following arguments are required: FILE"),
         ("models inspect absent.onnx", "no such file: 'absent.onnx'"),
         ("config schma", "invalid choice: 'schma'"),
+        ("ctl set_inf --timout 1 rate_hz=2", "orion ctl: unknown argument --timout; did you mean --timeout?"),
         ("bench --fast", "unknown argument --fast"),
         ("bench trnsport", "no benchmark is called 'trnsport'"),
     ],
@@ -83,6 +84,29 @@ def test_options_reach_the_configuration(capsys: pytest.CaptureFixture[str]) -> 
     shown = Config.model_validate(yaml.safe_load(out))
     assert [(stream.source, stream.rate_hz) for stream in shown.streams] == [("rtsp://***@cam/x", 2), ("1", 2)]
     assert (shown.attention.mode, shown.mqtt.broker, shown.workers.threads) == ("off", "none", 3)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "set_inference_rate rate_hz=2 stream_id=cam0",
+        "set_inference_rate --timeout 1 rate_hz=2 stream_id=cam0",
+        "--json set_inference_rate rate_hz=2 --timeout 1 stream_id=cam0",
+        "--timeout 1 set_inference_rate rate_hz=2 stream_id=cam0 --json",
+    ],
+)
+def test_options_of_ctl_may_stand_anywhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    sent: list[tuple[str, list[str]]] = []
+
+    def send(config: Config, command: str, words: list[str], **_: object) -> int:
+        sent.append((command, words))
+        return 0
+
+    monkeypatch.setattr("orion.ctl.run", send)
+    assert answer(capsys, f"ctl {line}") == (0, "", "")
+    assert sent == [("set_inference_rate", ["rate_hz=2", "stream_id=cam0"])]
 
 
 def test_file_and_environment_reach_the_configuration(
