@@ -300,7 +300,7 @@ def _remote_config(arguments: argparse.Namespace) -> "Config":
     from orion import settings  # noqa: PLC0415
 
     given = {"config": arguments.config, "instance_id": arguments.instance_id, "broker": arguments.broker}
-    return settings.load(given, os.environ, Path.cwd())
+    return settings.load(given, os.environ, Path.cwd(), remote=True)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

@@ -120,14 +120,15 @@ class _Draft:
         self.assign(path, keys.value_of(path, text), origin)
 
 
-def load(cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Config:
+def load(cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path, *, remote: bool = False) -> Config:
     """Return the configuration that file, environment and command line make together.
 
     `cli` has options by their argparse name (`OPTIONS`, and `config`, `source`, `rate`, `attention`), absent or None
-    where not given; relative paths are meant from `cwd`. Raises ConfigError with every problem found, ResourceError
-    when the password's file is there but cannot be read.
+    where not given; relative paths are meant from `cwd`. `remote` is for who only speaks with the instance: models,
+    videos and folders may be on another machine, so only the files of `mqtt` must be there. Raises ConfigError with
+    every problem found, ResourceError when the password's file is there but cannot be read.
     """
-    return _load(cli, environ, cwd, {}, "")
+    return _load(cli, environ, cwd, {}, "", remote=remote)
 
 
 def load_changed(config: Config, cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Config:
@@ -141,7 +142,13 @@ def load_changed(config: Config, cli: Mapping[str, Any], environ: Mapping[str, s
 
 
 def _load(
-    cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path, changes: Mapping[str, Any], changes_file: str
+    cli: Mapping[str, Any],
+    environ: Mapping[str, str],
+    cwd: Path,
+    changes: Mapping[str, Any],
+    changes_file: str,
+    *,
+    remote: bool = False,
 ) -> Config:
     draft = _Draft(cwd)
     _take_file(draft, cli.get("config"))
@@ -153,7 +160,12 @@ def _load(
     fixed = frozenset(path for path, origin in draft.origins.items() if from_file.get(path) != origin)
     _take_changes(draft, changes, fixed, changes_file)
     _take_password(draft)
-    _check_paths(draft)
+    if remote:
+        _check_files(draft, (pattern for pattern in _FILES if pattern[0] == "mqtt"))
+    else:
+        _check_sources(draft)
+        _check_files(draft, _FILES)
+        _check_written(draft)
     try:
         config = Config.model_validate_json(json.dumps(draft.tree), strict=True)
     except ValidationError as error:
@@ -317,7 +329,7 @@ def _take_password(draft: _Draft) -> None:
         draft.complain(path, f"the first line of {named} is empty")
 
 
-def _check_paths(draft: _Draft) -> None:
+def _check_sources(draft: _Draft) -> None:
     streams = draft.tree.get("streams")
     for index in range(len(streams) if isinstance(streams, list) else 0):
         path: KeyPath = ("streams", index, "source")
@@ -326,10 +338,16 @@ def _check_paths(draft: _Draft) -> None:
             continue
         if reason := why_absent(draft.cwd / source, "file"):
             draft.complain(path, f"{reason}: {source!r}; a source is {keys.description(path)}")
-    for pattern in _FILES:
+
+
+def _check_files(draft: _Draft, patterns: Iterable[tuple[str, ...]]) -> None:
+    for pattern in patterns:
         for path, value in keys.matches(draft.tree, pattern):
             if reason := why_absent(draft.cwd / value, "file or folder"):
                 draft.complain(path, f"{reason}: {value!r}")
+
+
+def _check_written(draft: _Draft) -> None:
     for pattern in _WRITTEN:
         for path, value in keys.matches(draft.tree, pattern):
             reason = None if value == "-" else why_absent((draft.cwd / value).parent, "folder")

@@ -109,6 +109,27 @@ def test_options_of_ctl_may_stand_anywhere(
     assert sent == [("set_inference_rate", ["rate_hz=2", "stream_id=cam0"])]
 
 
+@pytest.mark.parametrize("command", ["ctl get_status", "watch"])
+def test_who_speaks_with_an_instance_needs_only_what_leads_to_its_broker(
+    capsys: pytest.CaptureFixture[str], empty_folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(empty_folder))
+    elsewhere = {
+        "streams": [{"stream_id": "cam0", "source": "/elsewhere/room.mp4"}],
+        "models": {"person_detector": {"model_dir": "/elsewhere/models"}},
+        "control": {"source_dirs": ["/elsewhere/videos"]},
+        "run": {"results": "/elsewhere/results.jsonl"},
+        "mqtt": {"tls": {"ca": "/elsewhere/ca.pem"}},
+    }
+    (empty_folder / "orion.yaml").write_text(yaml.safe_dump(elsewhere))
+    code, _, err = answer(capsys, command)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("mqtt.tls.ca: no such file or folder: '/elsewhere/ca.pem'")
+    (empty_folder / "orion.yaml").write_text(yaml.safe_dump(elsewhere | {"mqtt": {}}))
+    code, _, err = answer(capsys, command)
+    assert (code, "does not run on this machine" in err) == (3, True)
+
+
 def test_file_and_environment_reach_the_configuration(
     capsys: pytest.CaptureFixture[str], empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
