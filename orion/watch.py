@@ -55,7 +55,7 @@ class View:
         self._events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
 
     def hear(self, message: Mapping[str, Any], now_s: float) -> str | None:
-        """Take a message in; return an event in words, None for everything else."""
+        """Take a message in; return what is new in words: an event, or how the instance is. None for all else."""
         match message:
             case {"type": "person_detection", "stream_id": str(stream_id)}:
                 self._hear_result(stream_id, message, now_s)
@@ -66,14 +66,17 @@ class View:
             case {"event": str(event)}:
                 return self._hear_event(event, message)
             case {"status": str(status), "run_id": _}:
-                self._status = status
+                return self.become(status)
             case _:
                 pass
         return None
 
-    def link(self, words: str) -> None:
-        """Say how the link to the broker is."""
-        self._status = words
+    def become(self, status: str) -> str | None:
+        """Take note of how the link to the broker or the instance is; return it in words if that is new."""
+        if status == self._status:
+            return None
+        self._status = status
+        return f"{self._instance_id}: {status}"
 
     def draw(self, now_s: float) -> RenderableType:
         """Return what to show; it is readable from 80 columns on."""
@@ -162,7 +165,9 @@ def run(config: Config, *, named: bool) -> NoReturn:
     topics = config.mqtt.topics.expanded(config.instance_id)
     heard = [topics["inferences"].replace("{type}", "+"), topics["health"], topics["status"], topics["telemetry"]]
     view = View(config.instance_id)
-    with Remote(config, broker_url(config, named=named), dict.fromkeys(heard, 1)) as remote, _screen() as show:
+    url = broker_url(config, named=named)
+    with Remote(config, url, dict.fromkeys(heard, 1)) as remote, _screen() as show:
+        show(view, view.become(f"connecting to {url}"))
         while True:
             until_s = time.monotonic() + _REFRESH_S
             while time.monotonic() < until_s:
@@ -170,24 +175,25 @@ def run(config: Config, *, named: bool) -> NoReturn:
                     if isinstance(signal, Subscribed):
                         # Who may not command sees the streams with the next telemetry.
                         remote.publish(topics["control"], _ASK)
-                    words = _take(view, signal, time.monotonic())
+                    words = take(view, signal, time.monotonic())
                     if words is not None:
                         show(view, words)
             show(view, None)
 
 
 Show = Callable[[View, str | None], None]
-"""Shows the view; the text is an event that just came, None says that some time has passed."""
+"""Shows the view; the text is what is new in words, None says that some time has passed."""
 
 
-def _take(view: View, signal: Signal, now_s: float) -> str | None:
+def take(view: View, signal: Signal, now_s: float) -> str | None:
+    """Let the view know what happened on its link; return what is new in words."""
     match signal:
         case Received() if (message := read_message(signal)) is not None:
             return view.hear(message, now_s)
         case Subscribed(refused=refused):
-            view.link(f"the broker does not let us read {', '.join(refused)}" if refused else "connected")
+            return view.become(f"the broker does not let us read {', '.join(refused)}" if refused else "connected")
         case Lost(reason=reason):
-            view.link(f"no broker: {reason}")
+            return view.become(f"no broker: {reason}")
         case _:
             pass
     return None
@@ -205,7 +211,7 @@ def _screen() -> Iterator[Show]:
 
 
 class _Lines:
-    """Prints events as they come, and the streams now and then."""
+    """Prints what is new as it comes, and the streams now and then."""
 
     def __init__(self) -> None:
         self._next_s = time.monotonic() + _LINE_EVERY_S

@@ -76,10 +76,23 @@ def test_watching_survives_the_loss_of_the_broker(mosquitto: Mosquitto, tmp_path
         instance.await_results(1)
         with watching(tmp_path, "--broker", url) as printed:
             until(lambda: "cam0: running" in printed.read_text(), "the stream")
+            assert [line for line in printed.read_text().splitlines() if line.startswith(CAM)] == [
+                f"{CAM}: connecting to {url}", f"{CAM}: connected", f"{CAM}: online"
+            ]  # fmt: skip
             mosquitto.kill()
             until(lambda: "disconnected" in instance.errors(), "the loss")
+            until(lambda: f"{CAM}: no broker: " in printed.read_text(), "the loss is told")
             mosquitto.start()
             until(lambda: instance.errors().count("connected: 127.0.0.1") >= 2, "the instance is back")
+            until(lambda: printed.read_text().count(f"{CAM}: online") >= 2, "that is told")
             seen = printed.read_text().count("cam0: running")
             until(lambda: printed.read_text().count("cam0: running") >= seen + 2, "the watcher is back")
-        assert instance.stop() == 0
+            assert instance.stop() == 0
+            until(lambda: f"{CAM}: offline" in printed.read_text(), "the end is told")
+
+
+def test_a_watcher_tells_that_there_is_no_broker(tmp_path: Path) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    with watching(tmp_path, "--broker", url) as printed:
+        until(lambda: "no broker" in printed.read_text(), "the reason")
+        assert printed.read_text().startswith(f"{CAM}: connecting to {url}\n{CAM}: no broker: ")

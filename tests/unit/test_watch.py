@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orion.watch import View
+from orion.mqtt import Lost, Received, Subscribed
+from orion.watch import View, take
 
 
 def result(stream_id: str = "cam0", people: int = 1, inference: str = "roi") -> dict[str, Any]:
@@ -92,13 +93,20 @@ def test_results_do_not_hide_that_a_camera_is_odd() -> None:
     assert state() == "running"
 
 
-def test_the_link_and_the_status_are_told() -> None:
+def test_the_link_and_the_status_are_told_once_each() -> None:
     view = View("hall")
     assert "hall: not heard of yet" in drawn(view, 0.0)[0]
-    view.hear({"status": "offline", "run_id": "r"}, 0.0)
-    assert "hall: offline" in drawn(view, 0.0)[0]
-    view.link("no broker: refused")
-    assert "hall: no broker: refused" in drawn(view, 0.0)[0]
+    online, offline = (f'{{"status": "{state}", "run_id": "r"}}'.encode() for state in ("online", "offline"))
+    for signal, told in (
+        (Lost("refused"), "no broker: refused"),
+        (Subscribed(("care/health/hall",)), "the broker does not let us read care/health/hall"),
+        (Subscribed(()), "connected"),
+        (Received("care/status/hall", online, retained=True), "online"),
+        (Received("care/status/hall", offline, retained=False), "offline"),
+    ):
+        assert take(view, signal, 0.0) == f"hall: {told}"
+        assert f"hall: {told}" in drawn(view, 0.0)[0]
+        assert take(view, signal, 0.0) is None
 
 
 @pytest.mark.parametrize(
