@@ -4,6 +4,7 @@ short-lived process; what the schema refuses is said before anything is sent.
 
 import difflib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -87,6 +88,7 @@ def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:
             value = yaml_file.parse(text).value
         except yaml_file.YamlError as error:
             raise ConfigError(Problem(key, str(error))) from None
+        _check_numbers(value, key)
         _put(place, key, value)
     try:
         requests.check(command, params)
@@ -95,6 +97,15 @@ def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:
     if command == _UPDATE:
         _check_keys(place)
     return params
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    """Say which number is none that JSON has. Raises ConfigError."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(Problem(path, f"should be a finite number, not {value}"))
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inside:
+        _check_numbers(part, f"{path}.{key}")
 
 
 def _check_keys(part: Mapping[str, Any]) -> None:

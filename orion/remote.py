@@ -103,7 +103,8 @@ class Remote:
         topics = config.mqtt.topics.expanded(config.instance_id)
         request_id = uuid.uuid4().hex
         self.await_ready(until_s)
-        self.publish(topics["control"], json.dumps({**request, "request_id": request_id}).encode())
+        payload = json.dumps({**request, "request_id": request_id}, allow_nan=False).encode()
+        self.publish(topics["control"], payload)
         while time.monotonic() < until_s:
             for signal in self.wait(until_s):
                 message = read_message(signal) if isinstance(signal, Received) else None
@@ -112,7 +113,7 @@ class Remote:
                 if isinstance(signal, Lost):
                     # Whether the request got through is not known; a repeated one is answered, not executed again.
                     self.await_ready(until_s)
-                    self.publish(topics["control"], json.dumps({**request, "request_id": request_id}).encode())
+                    self.publish(topics["control"], payload)
         raise NoAnswerError(f"the instance {config.instance_id!r} did not answer in time")
 
     def __enter__(self) -> Self:

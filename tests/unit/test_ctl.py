@@ -95,6 +95,14 @@ def test_a_shell_completes(program: Callable[[str, str], str], typed: list[str],
         ("get_status", ["x=1"], "x: unknown; known are none"),
         ("update_config", [], "config: "),
         ("update_config", ["a=1", "a.b=2"], "a.b: a has a value already"),
+        (
+            "update_config",
+            ["streams=[{a: 1}, {rate_hz: .nan}]"],
+            "streams.1.rate_hz: should be a finite number, not nan",
+        ),
+        ("update_config", ["telemetry_s=.inf"], "telemetry_s: should be a finite number, not inf"),
+        ("set_inference_rate", ["rate_hz=-.inf"], "rate_hz: should be a finite number, not -inf"),
+        ("set_attention_rois", ["rois=[{x: 1e999}]"], "rois.0.x: should be a finite number, not inf"),
     ],
 )
 def test_schema_errors_are_shown_before_sending(command: str, words: list[str], error: str) -> None:
