@@ -17,12 +17,12 @@ from rich.console import Console
 
 from orion import bus as buses
 from orion import changes, lock, log, lookup, persist, reconfigure, report
-from orion.broker import EmbeddedBroker
 from orion.bus import Bus, BusSettings, IncomingCommand, Topic
 from orion.commands import Commands
 from orion.config import Config, broker_address, source_kind
 from orion.display import Display, summary
 from orion.errors import EXIT_OK, EXIT_RESOURCE, OrionError
+from orion.keeper import BrokerKeeper
 from orion.mailbox import Mailbox
 from orion.mqtt import TlsSettings
 from orion.outbox import Outbox
@@ -69,7 +69,7 @@ def run(base: Config, config: Config) -> int:
         rings = RingMaker(identity.instance_id, identity.run_id, config.ring.slots, _log.warning)
         STOP_SIGNALS.connect(lambda name: mailbox.post(StopRequested(name)), lambda: _force(rings, held))
         specs = _worker_specs(config)
-        broker = stack.enter_context(EmbeddedBroker()) if config.mqtt.broker == "embedded" else None
+        broker = stack.enter_context(BrokerKeeper(mailbox.post)) if config.mqtt.broker == "embedded" else None
         broker_url = _broker_url(config, broker)
         held.update(broker=broker_url)
         bus = _start_bus(config, identity, broker_url, mailbox, stack)
@@ -85,10 +85,13 @@ def run(base: Config, config: Config) -> int:
         stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
         commands = Commands(supervisor, base, config, persist.changes_file(identity.instance_id))
         supervisor.controller = commands
+        if broker is not None:
+            broker.attach(supervisor)
+            supervisor.keeper = broker
         supervisor.extra = lambda: {
             **commands.describe(),
             "emitter": None if bus is None else asdict(bus.stats),
-            "processes": report.processes(supervisor, None if broker is None else broker.process.pid),
+            "processes": report.processes(supervisor, None if broker is None else broker.pid),
         }
         supervisor.run()
     return EXIT_RESOURCE if outlets.results_lost else EXIT_OK
@@ -128,7 +131,7 @@ def _worker_specs(config: Config) -> list[WorkerSpec]:
     ]
 
 
-def _broker_url(config: Config, embedded: EmbeddedBroker | None) -> str | None:
+def _broker_url(config: Config, embedded: BrokerKeeper | None) -> str | None:
     """Return where results are published, None when that is nowhere."""
     if embedded is not None:
         return embedded.url

@@ -11,7 +11,7 @@ import os
 import signal
 import warnings
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ from orion.lifeline import die_with_parent
 HOST = "127.0.0.1"
 FIRST_PORT = 1883
 _PORTS_TRIED = 200
+START_LIMIT_S = 20.0
 _JOIN_S = 2.0
 
 
@@ -42,13 +43,14 @@ class _BootFailed:
 class EmbeddedBroker:
     """An anonymous MQTT 3.1.1 broker for this machine alone; a context manager. Start it from the main thread.
 
-    `first_port` is tried first, then the ports above it.
+    `first_port` is tried first, then the ports above it, `ports` in all.
     """
 
-    def __init__(self, first_port: int = FIRST_PORT) -> None:
-        self._first_port = first_port
+    def __init__(self, first_port: int = FIRST_PORT, ports: int = _PORTS_TRIED) -> None:
+        self._ports = range(first_port, min(first_port + ports, 65536))
         self._port: int | None = None
         self._process: SpawnProcess | None = None
+        self._report: Connection | None = None
 
     @property
     def port(self) -> int:
@@ -74,25 +76,50 @@ class EmbeddedBroker:
         """Return a descriptor that becomes readable when the broker's process ends."""
         return self.process.sentinel
 
-    def start(self, timeout_s: float = 20.0) -> None:
+    @property
+    def report(self) -> Connection:
+        """Return what becomes readable when a process that was launched listens, or will never do so."""
+        assert self._report is not None
+        return self._report
+
+    def start(self, timeout_s: float = START_LIMIT_S) -> None:
         """Start the process and wait until it listens. Errors: EmbeddedBrokerError, with nothing left behind."""
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=_serve, args=(theirs, os.getpid(), self._first_port), name="orion-broker", daemon=True
-        )
         try:
-            with ours:
-                with theirs:
-                    self._process.start()
-                self._port = _wait_until_listening(ours, self._process, timeout_s)
+            self.launch()
+            self.take_report(timeout_s)
         except BaseException:
             self.stop()
             raise
 
+    def launch(self) -> None:
+        """Start the process without waiting for it: `take_report` is for once `report` is readable. Errors:
+        EmbeddedBrokerError if there can be no process.
+        """
+        context = multiprocessing.get_context("spawn")
+        try:
+            self._report, theirs = context.Pipe(duplex=False)
+            with theirs:
+                self._process = context.Process(
+                    target=_serve, args=(theirs, os.getpid(), self._ports), name="orion-broker", daemon=True
+                )
+                self._process.start()
+        except OSError as error:
+            raise EmbeddedBrokerError(f"the embedded broker cannot be started: {error.strerror}") from error
+
+    def take_report(self, timeout_s: float = 0.0) -> None:
+        """Take note that the process listens. Errors: EmbeddedBrokerError if it will not, or not in time."""
+        with self.report as report:
+            self._report = None
+            if not report.poll(timeout_s):
+                raise EmbeddedBrokerError(f"the embedded broker did not start within {timeout_s:g} s")
+            self._port = _port_of(report, self.process)
+
     def stop(self) -> None:
         """End the process. It holds nothing worth an orderly end, so it is killed. May be called again."""
         process, self._process, self._port = self._process, None, None
+        if self._report is not None:
+            self._report.close()
+            self._report = None
         if process is None or process.pid is None:
             return
         process.kill()
@@ -109,9 +136,7 @@ class EmbeddedBroker:
         self.stop()
 
 
-def _wait_until_listening(report: Connection, process: SpawnProcess, timeout_s: float) -> int:
-    if not wait([report, process.sentinel], timeout_s):
-        raise EmbeddedBrokerError(f"the embedded broker did not start within {timeout_s:g} s")
+def _port_of(report: Connection, process: SpawnProcess) -> int:
     try:
         answer = report.recv()
     except EOFError:
@@ -125,7 +150,7 @@ def _wait_until_listening(report: Connection, process: SpawnProcess, timeout_s: 
     return answer.port
 
 
-def _serve(report: Connection, parent_pid: int, first_port: int) -> None:
+def _serve(report: Connection, parent_pid: int, ports: range) -> None:
     """Run the broker until killed; the entry point of its process.
 
     SIGINT and SIGTERM reach the whole process group or service: the broker ignores them, so that the supervisor can
@@ -138,19 +163,21 @@ def _serve(report: Connection, parent_pid: int, first_port: int) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     try:
-        asyncio.run(_listen_for_ever(report, first_port))
+        asyncio.run(_listen_for_ever(report, ports))
     except Exception as error:  # noqa: BLE001 - a process's entry point: whatever it is, the parent reports it
         report.send(_BootFailed(f"{type(error).__name__}: {error}"))
 
 
-async def _listen_for_ever(report: Connection, first_port: int) -> None:
-    for port in range(first_port, min(first_port + _PORTS_TRIED, 65536)):
+async def _listen_for_ever(report: Connection, ports: range) -> None:
+    for port in ports:
         broker = await _listening_on(port)
         if broker is not None:
             report.send(_Listening(port))
             report.close()
             await asyncio.Event().wait()
-    raise OSError(errno.EADDRINUSE, f"no free port from {first_port} on")
+    raise OSError(
+        errno.EADDRINUSE, f"no free port from {ports[0]} on" if len(ports) > 1 else f"port {ports[0]} is taken"
+    )
 
 
 async def _listening_on(port: int) -> object | None:

@@ -61,6 +61,16 @@ class Controller(Protocol):
         """Answer everybody who still waits; a request that comes later is answered, and not executed."""
 
 
+class Keeper(Protocol):
+    """Who looks after another process; nothing in it may block."""
+
+    def turn(self) -> None:
+        """See to what has ended, and start what is due."""
+
+    def next_deadline_s(self) -> float:
+        """Return when `turn` must be called at the latest."""
+
+
 class Outlet(Protocol):
     """Where results, events and answers go; nothing in it may block."""
 

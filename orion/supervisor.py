@@ -19,7 +19,7 @@ from orion.ledger import Lease
 from orion.limits import Limits
 from orion.mailbox import Mailbox
 from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult
-from orion.posts import BusEvent, CommandReceived, Controller, Outlet, PartFailed, Post, StopRequested
+from orion.posts import BusEvent, CommandReceived, Controller, Keeper, Outlet, PartFailed, Post, StopRequested
 from orion.results import publishable, timestamp
 from orion.source import Source
 from orion.stream import RingMaker, Stream, StreamSettings
@@ -74,6 +74,8 @@ class Supervisor:
         self.extra: Callable[[], dict[str, Any]] = dict
         """What the state has to tell beside streams and workers."""
         self.controller: Controller | None = None
+        self.keeper: Keeper | None = None
+        """Who looks after the embedded broker, where there is one."""
         self.outlet = outlet
         self.started_s = time.monotonic()
         self._rings = rings
@@ -109,12 +111,16 @@ class Supervisor:
         deadline_s = min(self._next_tick_s, self.crew.next_deadline_s())
         if self.controller is not None:
             deadline_s = min(deadline_s, self.controller.next_deadline_s())
+        if self.keeper is not None:
+            deadline_s = min(deadline_s, self.keeper.next_deadline_s())
         wait_s = max(0.0, deadline_s - time.monotonic())
         for key, _ in self._selector.select(wait_s):
             key.data()
         self.crew.turn()
         if self.controller is not None:
             self.controller.turn()
+        if self.keeper is not None:
+            self.keeper.turn()
         self._dispatch()
         self._tick()
         if all(stream.finished for stream in self.streams.values()):
@@ -201,7 +207,7 @@ class Supervisor:
         self._mailbox.post(post)
 
     def watch(self, descriptor: int) -> None:
-        """Wake up when it is readable; the controller sees to it in its turn."""
+        """Wake up when it is readable; the controller or the keeper sees to it in its turn."""
         self._selector.register(descriptor, selectors.EVENT_READ, lambda: None)
 
     def unwatch(self, descriptor: int) -> None:

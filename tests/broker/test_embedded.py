@@ -1,10 +1,14 @@
 """The embedded broker as a process: its port, its end, and what it says when it cannot start."""
 
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -12,6 +16,8 @@ import pytest
 
 from benchmarks.mosquitto import HOST, free_port
 from orion.broker import EmbeddedBroker, EmbeddedBrokerError
+from orion.keeper import BrokerKeeper
+from orion.posts import BusEvent, Post
 from tests.brokers import Listener, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -62,7 +68,7 @@ def test_signals_for_the_whole_group_do_not_end_it() -> None:
 
 
 def test_no_free_port_is_a_clear_error() -> None:
-    with socket.create_server((HOST, 65535)), pytest.raises(EmbeddedBrokerError, match="no free port from 65535"):
+    with socket.create_server((HOST, 65535)), pytest.raises(EmbeddedBrokerError, match="port 65535 is taken"):
         EmbeddedBroker(65535).start()
 
 
@@ -92,3 +98,78 @@ def test_it_dies_with_its_parent_and_says_nothing(stopped: bool, tmp_path: Path)
         parent.kill()
         wait_until(lambda: not _alive(int(broker)), "the broker is gone", 2.0)
         assert parent.stderr.read() == ""
+
+
+class Loop:
+    """Stands for the supervisor's loop: knows what is watched, and calls the keeper's turn again and again."""
+
+    def __init__(self, keeper: BrokerKeeper) -> None:
+        self.watched: set[int] = set()
+        self._keeper = keeper
+        keeper.attach(self)
+
+    def watch(self, descriptor: int) -> None:
+        assert descriptor not in self.watched
+        self.watched.add(descriptor)
+
+    def unwatch(self, descriptor: int) -> None:
+        os.fstat(descriptor)
+        self.watched.remove(descriptor)
+
+    def run_until(self, condition: Callable[[], object], what: str) -> None:
+        def turned() -> object:
+            wait(list(self.watched), max(0.0, min(0.1, self._keeper.next_deadline_s() - time.monotonic())))
+            self._keeper.turn()
+            return condition()
+
+        wait_until(turned, what)
+
+
+def test_a_broker_that_dies_is_started_again_on_its_port(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    posts: list[Post] = []
+    with BrokerKeeper(posts.append, EmbeddedBroker(free_port())) as keeper:
+        loop, port, first = Loop(keeper), keeper.port, keeper.pid
+        os.kill(first or 0, signal.SIGKILL)
+        loop.run_until(lambda: posts, "it is back")
+        assert keeper.port == port
+        assert keeper.pid not in {first, None}
+        with Listener(port) as listener:
+            listener.publish("care/x", b"{}")
+            wait_until(lambda: listener.messages, "it works")
+        match posts:
+            case [BusEvent("broker_restarted", {"reason": reason, "recovery_ms": recovery_ms})]:
+                assert reason == "the embedded broker ended with code -9"
+                assert recovery_ms > 300
+            case _:
+                pytest.fail(f"{posts}")
+        os.kill(keeper.pid or 0, signal.SIGKILL)
+        loop.run_until(lambda: keeper.pid is None, "its second end")
+        assert loop.watched == set()
+        with socket.create_server((HOST, port)):
+            loop.run_until(lambda: "is taken" in caplog.text, "the next one finds no place")
+        loop.run_until(lambda: len(posts) == 2, "it is back once there is")
+        with Listener(port):
+            pass
+    delays = [float(found) for found in re.findall(rf"starting it again on port {port} in ([0-9.]+) s", caplog.text)]
+    assert len(delays) == 3
+    assert delays[0] < delays[1] < delays[2]
+
+
+def test_a_broker_that_does_not_come_up_is_killed_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = 0.0
+    with BrokerKeeper(lambda _: None, EmbeddedBroker(free_port()), clock=lambda: now_s) as keeper:
+        loop = Loop(keeper)
+        os.kill(keeper.pid or 0, signal.SIGKILL)
+        loop.run_until(lambda: keeper.pid is None, "its end")
+        now_s = keeper.next_deadline_s()
+        keeper.turn()
+        hung = keeper.pid or 0
+        os.kill(hung, signal.SIGSTOP)
+        now_s = keeper.next_deadline_s()
+        loop.run_until(lambda: keeper.pid is None, "the end of one that hangs")
+        assert "the embedded broker's process ended while starting, exit code -9" in caplog.text
+        now_s = keeper.next_deadline_s()
+        loop.run_until(lambda: keeper.next_deadline_s() == float("inf"), "the next one")
+        with Listener(keeper.port):
+            pass

@@ -1,14 +1,17 @@
 """Whole runs against real brokers: what subscribers see, from the first result to the last will."""
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from benchmarks.mosquitto import Mosquitto
 from tests.brokers import Broker, Listener
 from tests.instances import running, until
+from tests.operators import Operator
 from tests.servers import RtspServer
 from tests.videos import write_video
 
@@ -110,3 +113,39 @@ def test_the_embedded_broker_prints_its_port_and_serves(tmp_path: Path) -> None:
                 assert usage["cpu_s"] > 0
                 assert 5 < usage["rss_mb"] < 2000
         assert instance.stop() == 0, instance.errors()
+
+
+def test_an_embedded_broker_that_dies_is_started_again_and_gets_what_was_missed(tmp_path: Path) -> None:
+    late = {"ORION_MQTT__OUTBOX__REPLAY_DELAY_S": "3"}
+    with running(tmp_path, "--source", SMALL, instance_id=CAM, broker="embedded", **late) as instance:
+        instance.await_results(1)
+        lock = json.loads(next((tmp_path / "runtime").rglob("*.lock")).read_text())
+        with Listener(int(lock["broker"].rsplit(":", 1)[1])) as listener:
+            operator = Operator(listener, CAM)
+            before = operator.status()
+            (broker,) = instance.children().keys() - {worker["pid"] for worker in before["workers"]}
+            os.kill(broker, signal.SIGKILL)
+            until(
+                lambda: "broker_restarted: the embedded broker ended with code -9" in instance.errors(), "a successor"
+            )
+            ended = next(line for line in instance.errors().splitlines() if "starting it again" in line)
+            # The successor is started 0.4 s later at the soonest.
+            missed = {
+                result["frame_seq"]
+                for result in instance.lines()
+                if timedelta(0)
+                < datetime.fromisoformat(result["timestamp"]) - datetime.fromisoformat(ended.split()[0])
+                < timedelta(seconds=0.3)
+            }
+            assert missed
+
+            def replayed() -> set[int]:
+                return {result["frame_seq"] for result in operator.results() if result.get("replayed")}
+
+            until(lambda: missed <= replayed(), "the results of the time between")
+            after = operator.status()
+            assert after["processes"].keys() == before["processes"].keys()
+            assert after["processes"]["broker"]["cpu_s"] > 0
+            assert after["emitter"]["results"]["dropped"] == 0
+        assert instance.stop() == 0, instance.errors()
+        assert instance.children() == {}

@@ -39,8 +39,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("the child", frozenset({"loader", "worker"})),
     (
         "actors",
-        frozenset({"broker", "bus", "capture", "crew", "delivery", "display", "exchange", "handle", "link"})
-        | {"lookup", "outbox", "outlet", "posts", "results", "stream"},
+        frozenset({"broker", "bus", "capture", "crew", "delivery", "display", "exchange", "handle", "keeper"})
+        | {"link", "lookup", "outbox", "outlet", "posts", "results", "stream"},
     ),
     ("changes", frozenset({"reconfigure", "reload"})),
     ("reports", frozenset({"report"})),
