@@ -84,17 +84,22 @@ def run(base: Config, config: Config) -> int:
         stack.callback(lambda: ending.append(_show_summary(supervisor)))
         stack.callback(supervisor.close, config.shutdown_timeout_s / 2)
         commands = Commands(supervisor, base, config, persist.changes_file(identity.instance_id))
-        supervisor.controller = commands
-        if broker is not None:
-            broker.attach(supervisor)
-            supervisor.keeper = broker
-        supervisor.extra = lambda: {
-            **commands.describe(),
-            "emitter": None if bus is None else asdict(bus.stats),
-            "processes": report.processes(supervisor, None if broker is None else broker.pid),
-        }
+        _join(supervisor, commands, bus, broker)
         supervisor.run()
     return EXIT_RESOURCE if outlets.results_lost else EXIT_OK
+
+
+def _join(supervisor: Supervisor, commands: Commands, bus: Bus | None, broker: BrokerKeeper | None) -> None:
+    """Let the supervisor's loop drive commands and the embedded broker, and its state tell of all."""
+    supervisor.controller = commands
+    if broker is not None:
+        broker.attach(supervisor)
+        supervisor.keeper = broker
+    supervisor.extra = lambda: {
+        **commands.describe(),
+        "emitter": None if bus is None else asdict(bus.stats),
+        "processes": report.processes(supervisor, None if broker is None else broker.pid),
+    }
 
 
 def _settings(config: Config, identity: Identity, specs: list[WorkerSpec]) -> SupervisorSettings:
