@@ -349,7 +349,7 @@ class Capture:
         except SharedMemoryError as error:
             # The worker that has mapped the present one can still read it. The supervisor will ask again.
             self._lost_ring = ""
-            _log.warning("%s", error, extra={"stream": self.stream_id})
+            _log.warning("%s stays in use: %s", present.name, error, extra={"stream": self.stream_id})
 
     def _open_ring(self, width: int, height: int) -> None:
         self._ring = self._make_ring(width, height)
