@@ -251,9 +251,12 @@ def test_commands_work_again_after_the_broker_was_away(mosquitto: Mosquitto, tmp
 def test_an_instance_of_the_same_name_is_reported(mosquitto: Mosquitto, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    with operated(mosquitto, tmp_path) as (operator, _), operated(mosquitto, elsewhere):
-        told = until(lambda: operator.events("duplicate_instance"), "the event")
-        assert "run" in told[0]["reason"]
+    with operated(mosquitto, tmp_path) as (operator, _):
+        url = f"mqtt://127.0.0.1:{mosquitto.port}"
+        with running(elsewhere, "--source", SMALL, instance_id=CAM, broker=url) as other:
+            told = until(lambda: operator.events("duplicate_instance"), "the event")
+            assert "run" in told[0]["reason"]
+            assert other.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
