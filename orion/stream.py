@@ -39,12 +39,16 @@ class RingMaker:
         self._warn = warn
         self._numbers = itertools.count()
         self._rings: dict[str, Ring] = {}
+        self._closed = False
 
     def make(self, width: int, height: int) -> Ring:
         """Allocate a ring; with fewer slots and a warning when the memory suffices for that only.
 
-        Raises SharedMemoryError, with the numbers for what was asked for, when it does not.
+        Raises SharedMemoryError, with the numbers for what was asked for, when it does not, and after the end: a thread
+        that comes back late from a native call must leave nothing behind.
         """
+        if self._closed:
+            raise SharedMemoryError("no shared memory any more: the instance stops")
         name = f"{self._prefix}.{next(self._numbers)}"
         try:
             ring = Ring(name, width, height, self._slots)
@@ -74,7 +78,8 @@ class RingMaker:
             ring.unlink()
 
     def close_all(self) -> None:
-        """Unlink every ring, and unmap what can be unmapped."""
+        """Unlink every ring, and unmap what can be unmapped; there will be no others."""
+        self._closed = True
         for name in list(self._rings):
             self.close(name)
 

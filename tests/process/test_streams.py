@@ -118,6 +118,8 @@ def test_memory_for_fewer_slots_is_used_with_a_warning(monkeypatch: pytest.Monke
             maker.make(640, 480)
     finally:
         maker.close_all()
+    with pytest.raises(SharedMemoryError, match="the instance stops"):
+        maker.make(64, 48)
 
 
 def run_with_little_memory(tmp_path: Path, kilobytes: int) -> subprocess.CompletedProcess[str]:
