@@ -109,7 +109,8 @@ def remove_leftover_segments(instance_id: str, run_id: str, folder: Path = SHARE
     """Remove the shared-memory segments that other runs of this instance left; return their names.
 
     Only for who holds the instance's lock. A segment is `orion.<instance_id>.<run_id>.<n>`; ids have no dots. Those of
-    other users stay: locks are each user's own, so that an instance of theirs may be alive.
+    other users stay: locks are each user's own, so that an instance of theirs may be alive. So do those that somebody
+    holds locked: this user's other instance of the same id, whose own lock lies in another folder.
     """
     ours = re.compile(rf"orion\.{re.escape(instance_id)}\.([^.]+)\.[0-9]+")
     removed = []
@@ -122,9 +123,24 @@ def remove_leftover_segments(instance_id: str, run_id: str, folder: Path = SHARE
             if path.lstat().st_uid != os.getuid():
                 _log.warning("%s bears this instance's name and belongs to another user: left as it is", path)
                 continue
-            path.unlink()
+            if not _remove_unheld(path):
+                _log.warning("%s belongs to another run of this instance, which is alive: left as it is", path)
+                continue
         removed.append(path.name)
     return removed
+
+
+def _remove_unheld(path: Path) -> bool:
+    """Remove a file unless somebody holds it locked; return whether it is gone."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _folder(environ: Mapping[str, str]) -> Path:

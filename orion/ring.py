@@ -18,10 +18,11 @@ makes it odd, WRITING -> WAITING makes it even, and nothing else changes it. The
 """
 
 import errno
+import fcntl
 import mmap
 import os
 import struct
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -77,15 +78,17 @@ class Ring:
     """The owner's side: create, write, unlink. One thread writes; any thread may close.
 
     Raises SharedMemoryError when the segment cannot be had in full. The memory is allocated at once, so that a full
-    /dev/shm is an error here and never a bus error while a picture is written.
+    /dev/shm is an error here and never a bus error while a picture is written. A descriptor that holds a lock on the
+    segment stays open as long as the ring, so that nobody takes it for what a killed run has left.
     """
 
     def __init__(self, name: str, width: int, height: int, slots: int) -> None:
         if not MIN_SLOTS <= slots <= MAX_SLOTS:
             raise SharedMemoryError(f"ring.slots must be {MIN_SLOTS} to {MAX_SLOTS}, not {slots}")
         self.name = name
-        self._memory: SharedMemory | None = _allocate(name, bytes_needed(width, height, slots))
-        buffer = self._memory.buf
+        memory, self._descriptor = _allocate(name, bytes_needed(width, height, slots))
+        self._memory: SharedMemory | None = memory
+        buffer = memory.buf
         assert buffer is not None
         self._layout: _Layout | None = _Layout(buffer, width, height, slots)
         _HEADER.pack_into(buffer, 0, _MAGIC, _VERSION, width, height, slots)
@@ -128,11 +131,7 @@ class Ring:
         """Remove the segment's name; the memory goes when the last process unmaps it. Twice is once."""
         if self._memory is None or self._unlinked:
             return
-        try:
-            self._memory.unlink()
-        except FileNotFoundError:
-            # Somebody else has removed it, and the tracker, which only `unlink` tells, would complain at the end.
-            resource_tracker.unregister(f"/{self.name}", "shared_memory")
+        _remove(self._memory)
         self._unlinked = True
 
     def close(self) -> bool:
@@ -140,6 +139,9 @@ class Ring:
         if self._memory is None:
             return True
         self.unlink()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
         self._layout = None
         try:
             self._memory.close()
@@ -201,22 +203,33 @@ class RingView:
             self._map.close()
 
 
-def _allocate(name: str, size: int) -> SharedMemory:
+def _allocate(name: str, size: int) -> tuple[SharedMemory, int]:
+    """Create a segment; return it with the descriptor that holds its lock."""
     try:
         memory = SharedMemory(name, create=True, size=size)
     except OSError as error:
         raise _too_little(size, error) from error
-    try:
-        descriptor = os.open(SHARED_MEMORY / name, os.O_RDWR | os.O_CLOEXEC)
+    with ExitStack() as undo:
+        undo.callback(_remove, memory)
+        undo.callback(memory.close)
         try:
+            descriptor = os.open(SHARED_MEMORY / name, os.O_RDWR | os.O_CLOEXEC)
+            undo.callback(os.close, descriptor)
+            # Who looks whether the segment is a leftover holds the lock for a moment.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             os.posix_fallocate(descriptor, 0, size)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        memory.close()
+        except OSError as error:
+            raise _too_little(size, error) from error
+        undo.pop_all()
+    return memory, descriptor
+
+
+def _remove(memory: SharedMemory) -> None:
+    try:
         memory.unlink()
-        raise _too_little(size, error) from error
-    return memory
+    except FileNotFoundError:
+        # Somebody else has removed it, and the tracker, which only `unlink` tells, would complain at the end.
+        resource_tracker.unregister(f"/{memory.name}", "shared_memory")
 
 
 def _too_little(size: int, error: OSError) -> SharedMemoryError:

@@ -152,6 +152,16 @@ def test_leftovers_are_those_of_the_same_instance_and_another_run(tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == set(others)
 
 
+def test_segments_that_somebody_holds_locked_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("orion.cam.alive.0", "orion.cam.dead.0"):
+        (tmp_path / name).touch()
+    with (tmp_path / "orion.cam.alive.0").open() as segment:
+        fcntl.flock(segment, fcntl.LOCK_EX)
+        assert remove_leftover_segments("cam", "now", tmp_path) == ["orion.cam.dead.0"]
+    assert "orion.cam.alive.0 belongs to another run of this instance, which is alive" in caplog.text
+    assert remove_leftover_segments("cam", "now", tmp_path) == ["orion.cam.alive.0"]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files to another user, and remove them")
 def test_segments_of_another_user_stay_even_for_root(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("orion.cam.mine.0", "orion.cam.theirs.0"):

@@ -1,5 +1,6 @@
 """The ring's memory: geometry, generations, who may write, and what happens when there is too little of it."""
 
+import fcntl
 import os
 import re
 import subprocess
@@ -118,6 +119,23 @@ assert ring.close()
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_ring_is_locked_as_long_as_it_is_open_and_its_descriptors_go_with_it() -> None:
+    Ring(NAME, 8, 8, 3).close()  # starts the resource tracker, which has a descriptor, too
+    before = descriptors()
+    ring = Ring(NAME, 8, 8, 3)
+    with Path("/dev/shm", NAME).open() as segment:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(segment, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert ring.close()
+        fcntl.flock(segment, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    """Return how many descriptors this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def test_slots_are_limited() -> None:
