@@ -125,11 +125,14 @@ def test_a_ring_is_locked_as_long_as_it_is_open_and_its_descriptors_go_with_it()
     Ring(NAME, 8, 8, 3).close()  # starts the resource tracker, which has a descriptor, too
     before = descriptors()
     ring = Ring(NAME, 8, 8, 3)
-    with Path("/dev/shm", NAME).open() as segment:
-        with pytest.raises(BlockingIOError):
+    try:
+        with Path("/dev/shm", NAME).open() as segment:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(segment, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            assert ring.close()
             fcntl.flock(segment, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        assert ring.close()
-        fcntl.flock(segment, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    finally:
+        ring.close()
     assert descriptors() == before
 
 
