@@ -13,9 +13,13 @@ def main() -> None:
     stdio.open_what_is_closed()
     if sys.argv[1:2] == ["run"]:
         STOP_SIGNALS.install()
-    from orion.cli import main as run_command  # noqa: PLC0415
 
-    code = run_command(sys.argv[1:])
+    def run() -> int:
+        from orion.cli import main as run_command  # noqa: PLC0415
+
+        return run_command(sys.argv[1:])
+
+    code = stdio.interruptible(run)
     if threading.active_count() > 1:
         # A capture thread sits in a native call that cannot be ended. Everything else is torn down: leave without it,
         # since the interpreter's own end would pull the library away from under that call.

@@ -8,7 +8,6 @@ import errno
 import logging
 import multiprocessing
 import os
-import signal
 import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -16,8 +15,8 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Self
 
+from orion import lifeline
 from orion.errors import ResourceError
-from orion.lifeline import die_with_parent
 
 HOST = "127.0.0.1"
 FIRST_PORT = 1883
@@ -102,7 +101,8 @@ class EmbeddedBroker:
                 self._process = context.Process(
                     target=_serve, args=(theirs, os.getpid(), self._ports), name="orion-broker", daemon=True
                 )
-                self._process.start()
+                with lifeline.spawning():
+                    self._process.start()
         except OSError as error:
             raise EmbeddedBrokerError(f"the embedded broker cannot be started: {error.strerror}") from error
 
@@ -151,15 +151,11 @@ def _port_of(report: Connection, process: SpawnProcess) -> int:
 
 
 def _serve(report: Connection, parent_pid: int, ports: range) -> None:
-    """Run the broker until killed; the entry point of its process.
-
-    SIGINT and SIGTERM reach the whole process group or service: the broker ignores them, so that the supervisor can
-    still publish its last messages, and ends when the supervisor ends it.
+    """Run the broker until killed; the entry point of its process. The supervisor still publishes its last messages
+    when signals have asked for a stop.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    die_with_parent(parent_pid)
+    lifeline.ignore_stop_signals()
+    lifeline.die_with_parent(parent_pid)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     try:

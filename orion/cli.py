@@ -8,22 +8,24 @@ import difflib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from orion import __version__, paths, stdio
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, OrionError, Problem
+from orion.signals import held_back
 
 if TYPE_CHECKING:
     from orion.config import Config
 
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells count it."""
-
 _LONGEST_TIMEOUT_S = 3600.0
+_LEAVE_LIMIT_S = 5.0
+"""What a child gets to end in order on Ctrl-C."""
 _CATALOGUE = "workers.catalogue_cli"
 _MODEL_FOLDER = "models"
 
@@ -68,8 +70,6 @@ def _run_command(argv: Sequence[str]) -> int:
         return error.exit_code
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else EXIT_OK
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     return code
 
 
@@ -315,18 +315,18 @@ def _models(arguments: argparse.Namespace) -> int:
 
     config = settings.load(_options(arguments), os.environ, Path.cwd())
     folder = config.models.person_detector.model_dir or _package_folder(_MODEL_FOLDER)
-    return _python("-m", _CATALOGUE, arguments.catalogue, str(folder))
+    return _python(_CATALOGUE, arguments.catalogue, str(folder))
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
     reason = paths.why_absent(Path(arguments.file), "file")
     if reason is not None:
         raise ConfigError(Problem("", f"{reason}: {arguments.file!r}"))
-    return _python("-m", _CATALOGUE, "inspect", arguments.file)
+    return _python(_CATALOGUE, "inspect", arguments.file)
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    return _python("-m", _CATALOGUE, "export", arguments.model, arguments.model_dir)
+    return _python(_CATALOGUE, "export", arguments.model, arguments.model_dir)
 
 
 def _bench(arguments: argparse.Namespace) -> int:
@@ -340,7 +340,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if not arguments.names:
         for name, summary in known.items():
             sys.stdout.write(f"{name:12} {summary}\n")
-    codes = [_python("-m", f"benchmarks.{name}") for name in arguments.names]
+    codes = [_python(f"benchmarks.{name}") for name in arguments.names]
     return EXIT_GAVE_UP if any(codes) else EXIT_OK
 
 
@@ -366,10 +366,21 @@ def _show_completion(commands: Iterable[str]) -> int:
     return EXIT_OK
 
 
-def _python(*arguments: str) -> int:
-    """Run Python in a short-lived child that shares our output; return its exit code."""
+def _python(module: str, *arguments: str) -> int:
+    """Run a module in a child that shares our output; return its exit code. Ctrl-C on a terminal reaches it, too."""
     sys.stdout.flush()
-    return subprocess.run([sys.executable, *arguments], check=False).returncode  # noqa: S603 - our own modules
+    code = f"from orion import stdio; stdio.run_module({module!r})"
+    with held_back({signal.SIGINT}):
+        child = subprocess.Popen([sys.executable, "-c", code, *arguments])  # noqa: S603 - our own modules
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_LEAVE_LIMIT_S)
+        raise
+    finally:
+        child.kill()
+        child.wait()
 
 
 def _package_folder(package: str) -> Path:

@@ -172,11 +172,14 @@ def _load(config: Config) -> DetectorInfo:
     try:
         info = _first_answer(process)
         process.channel.send(Stop())
-        return info
+    except KeyboardInterrupt:
+        process.kill()
+        raise
     finally:
         if process.reap(_GONE_LIMIT_S) is None:
             process.kill()
             process.reap(_GONE_LIMIT_S)
+    return info
 
 
 def _first_answer(process: WorkerProcess) -> DetectorInfo:

@@ -10,6 +10,8 @@ EXIT_USAGE = 2
 EXIT_RESOURCE = 4
 EXIT_BOOT_FAILED = 70
 """Exit code of a worker process that never reached READY; not a crash, and not retried like one."""
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells count it: a command that Ctrl-C has ended, or a run whose exit was forced."""
 
 
 class OrionError(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 
-from orion import worker
+from orion import lifeline, worker
 from orion.ledger import Lease
 from orion.messages import AttentionStats, BootFailure, DetectorInfo, Message
 from orion.wire import Channel
@@ -35,8 +35,13 @@ class WorkerProcess:
             target=worker.main, args=(replace(spec, parent_pid=os.getpid()), theirs), name=spec.worker_id
         )
         try:
-            self._process.start()
-        except OSError:
+            with lifeline.spawning():
+                self._process.start()
+        except BaseException:
+            # Ctrl-C comes when the process is there.
+            if self._process.pid is not None:
+                self._process.kill()
+                self._process.join()
             self.channel.close()
             raise
         finally:

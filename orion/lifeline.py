@@ -1,10 +1,34 @@
-"""How a child process makes sure that it does not outlive its parent. Called in the child, from its main thread."""
+"""How a child process lives as long as its parent wants it to: signals to the whole group do not end it, the parent's
+death does. The parent's main thread spawns it in `spawning`, the rest is called in the child, from its main thread.
+"""
 
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+
+from orion.signals import STOPPING, held_back
 
 _PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def spawning() -> Iterator[None]:
+    """Spawn a process inside, which calls `ignore_stop_signals` first: no signal can end it before that."""
+    # Python's own helper comes with the first child, and lets SIGINT and SIGTERM through when it is started.
+    with held_back():
+        resource_tracker.ensure_running()
+    with held_back():
+        yield
+
+
+def ignore_stop_signals() -> None:
+    """Ignore what terminals and service managers send to the whole group: the parent decides when this process goes."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, suppress
+import time
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from select import select
 
 from orion.config import PersonDetectorConfig
 from orion.errors import EXIT_OK, ModelError
+from orion.signals import held_back
 
 EMBEDDED_HINT = (
     "using the embedded model: it finds upright people, whole bodies, good contrast. For real use get YOLO11: "
@@ -60,9 +63,14 @@ class Search:
         with ExitStack() as undo:
             try:
                 self._errors = undo.enter_context(tempfile.TemporaryFile())
-                self._child = subprocess.Popen(  # noqa: S603 - our own module
-                    _command(folder, size), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
-                )
+                # It answers also when a signal to the whole group asks for a stop, and then leaves by itself.
+                with held_back():
+                    self._child = subprocess.Popen(  # noqa: S603 - our own module
+                        [sys.executable, "-m", "workers.catalogue_cli", "resolve", str(folder), size],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=self._errors,
+                    )
             except OSError as error:
                 raise ModelError(
                     f"models.person_detector.model_dir: cannot be looked into: {error.strerror}"
@@ -97,16 +105,14 @@ class Search:
 
 
 def _ask_catalogue(folder: Path, size: str) -> ModelPair:
-    command = _command(folder, size)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LOOKUP_LIMIT_S, check=False)  # noqa: S603
-    except subprocess.TimeoutExpired as error:
-        raise ModelError(f"models.person_detector.model_dir: {folder} could not be read in time") from error
-    return _answer(folder, done.returncode, done.stdout, done.stderr)
-
-
-def _command(folder: Path, size: str) -> list[str]:
-    return [sys.executable, "-m", "workers.catalogue_cli", "resolve", str(folder), size]
+    deadline_s = time.monotonic() + _LOOKUP_LIMIT_S
+    with closing(Search(folder, size)) as search:
+        while (pair := search.result()) is None:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise ModelError(f"models.person_detector.model_dir: {folder} could not be read in time")
+            select([search], [], [], left_s)
+        return pair
 
 
 def _answer(folder: Path, code: int, output: str, errors: str) -> ModelPair:

@@ -1,15 +1,31 @@
 """SIGINT, SIGTERM, and SIGHUP when the terminal goes, from the first moment of `run` on: the first asks for an orderly
 stop, the second forces the exit. Handlers run in the main thread between two of its steps, so they only post.
+
+A terminal and a service manager send them to children, too: those are born with the signals held back.
 """
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-EXIT_FORCED = 130
-"""128 + SIGINT, as shells count it."""
+from orion.errors import EXIT_INTERRUPTED
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def held_back(numbers: Collection[signal.Signals] = STOPPING) -> Iterator[None]:
+    """Hold signals back from this thread, and from a process that is started meanwhile until it lets them through.
+
+    What comes meanwhile comes afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class StopSignals:
@@ -24,7 +40,7 @@ class StopSignals:
     def install(self) -> None:
         """Take over the signals; SIGHUP stays ignored where it is, as under nohup."""
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
-        for number in _STOPPING:
+        for number in STOPPING:
             if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
 
@@ -40,7 +56,7 @@ class StopSignals:
         if self.requested is not None:
             if self._on_force is not None:
                 self._on_force()
-            os._exit(EXIT_FORCED)
+            os._exit(EXIT_INTERRUPTED)
         self.requested = signal.Signals(number).name
         if self._on_stop is not None:
             self._on_stop(self.requested)

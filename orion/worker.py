@@ -8,7 +8,6 @@ import importlib
 import logging
 import os
 import select
-import signal
 import socket
 import sys
 import time
@@ -94,10 +93,7 @@ class WorkerSpec:
 
 def main(spec: WorkerSpec, end: socket.socket) -> NoReturn:
     """Run a worker process to its end. Exit code 0 when told to stop, 70 when it could not start."""
-    # The terminal and service managers signal the whole group; the supervisor alone decides when a worker goes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    lifeline.ignore_stop_signals()
     lifeline.die_with_parent(spec.parent_pid)
     _tame_allocator()
     log.setup(spec.log_level, spec.log_format, spec.instance_id, spec.worker_id)
