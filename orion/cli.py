@@ -369,7 +369,7 @@ def _show_completion(commands: Iterable[str]) -> int:
 def _python(module: str, *arguments: str) -> int:
     """Run a module in a child that shares our output; return its exit code. Ctrl-C on a terminal reaches it, too."""
     sys.stdout.flush()
-    code = f"from orion import stdio; stdio.run_module({module!r})"
+    code = f"from orion import signals; signals.run_module({module!r})"
     with held_back({signal.SIGINT}):
         child = subprocess.Popen([sys.executable, "-c", code, *arguments])  # noqa: S603 - our own modules
     try:

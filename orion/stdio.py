@@ -1,16 +1,13 @@
-"""Standard input, output and error, as far as whoever started the process left them closed, full or without a reader,
-and Ctrl-C. Used where processes with a command line begin and end; imports nothing of the project but its exit codes.
+"""Standard input, output and error, as far as whoever started the process left them closed, full or without a reader.
+Used where processes with a command line begin and end; imports nothing of the project but its exit codes.
 """
 
 import errno
 import os
-import runpy
-import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
 
-from orion.errors import EXIT_GAVE_UP, EXIT_INTERRUPTED, EXIT_OK
+from orion.errors import EXIT_GAVE_UP
 
 _UNWRITABLE = {errno.ENOSPC, errno.EBADF, errno.EIO, errno.EFBIG, errno.EDQUOT}
 
@@ -44,27 +41,6 @@ def guarded(action: Callable[[], int]) -> int:
         sys.stderr.write(f"standard output cannot be written to: {error.strerror}\n")
         return _discard()
     return code
-
-
-def interruptible(action: Callable[[], int]) -> int:
-    """Return the exit code of `action`, or 130 once Ctrl-C has ended it."""
-    try:
-        return action()
-    except KeyboardInterrupt:
-        # The same press may come twice, to the process and to its group.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return EXIT_INTERRUPTED
-
-
-def run_module(name: str) -> NoReturn:
-    """Run a module as `python -m` does, in a process that was started with SIGINT held back."""
-
-    def run() -> int:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-        return EXIT_OK
-
-    sys.exit(interruptible(run))
 
 
 def _discard() -> int:
