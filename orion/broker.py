@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from orion import lifeline
 from orion.errors import ResourceError
@@ -178,12 +178,11 @@ async def _listen_for_ever(report: Connection, ports: range) -> None:
 
 async def _listening_on(port: int) -> object | None:
     """Return a started broker, or None if the port is taken."""
-    from amqtt.broker import Broker  # noqa: PLC0415 - heavy, and for the broker's process alone
-    from amqtt.errors import BrokerError  # noqa: PLC0415
+    from amqtt.errors import BrokerError  # noqa: PLC0415 - heavy, and for the broker's process alone
 
     listeners = {"default": {"type": "tcp", "bind": f"{HOST}:{port}"}}
     plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
-    broker = Broker({"listeners": listeners, "plugins": plugins})
+    broker = _broker_class()({"listeners": listeners, "plugins": plugins})
     try:
         await broker.start()
     except BrokerError as error:
@@ -193,3 +192,21 @@ async def _listening_on(port: int) -> object | None:
         raise
     running: object = broker
     return running
+
+
+def _broker_class() -> Any:
+    """Return amqtt's broker, held to sending retained messages only to those who subscribe to them.
+
+    amqtt (0.11.3 to 0.12.1) sends to everyone who connects what is retained for the filters of all clients.
+    """
+    from amqtt.broker import Broker  # noqa: PLC0415 - heavy, and for the broker's process alone
+
+    class OwnRetainedBroker(Broker):  # type: ignore[misc]  # mypy does not look into amqtt
+        async def _publish_retained_messages_for_subscription(
+            self, subscription: tuple[str, int], session: Any
+        ) -> None:
+            subscribers = self._subscriptions.get(subscription[0], ())
+            if any(subscriber.client_id == session.client_id for subscriber, _ in subscribers):
+                await super()._publish_retained_messages_for_subscription(subscription, session)
+
+    return OwnRetainedBroker

@@ -18,7 +18,7 @@ from benchmarks.mosquitto import HOST, free_port
 from orion.broker import EmbeddedBroker, EmbeddedBrokerError
 from orion.keeper import BrokerKeeper
 from orion.posts import BusEvent, Post
-from tests.brokers import Listener, wait_until
+from tests.brokers import RESULTS, STATUS, Embedded, Listener, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -65,6 +65,19 @@ def test_signals_for_the_whole_group_do_not_end_it() -> None:
         with Listener(broker.port) as listener:
             listener.publish("care/x", b"{}")
             wait_until(lambda: listener.messages, "it still works")
+
+
+@pytest.mark.parametrize("topic", ["foo/bar", RESULTS])
+def test_retained_messages_go_only_to_who_subscribes_to_them(topic: str) -> None:
+    with Embedded() as broker, Listener(broker.port, STATUS) as owner:
+        owner.publish(STATUS, b'{"status": "online"}', retain=True)
+        wait_until(lambda: owner.messages, "the status is out")
+        with Listener(broker.port, STATUS) as reader, Listener(broker.port, topic) as stranger:
+            wait_until(lambda: reader.messages, "who subscribes to the status gets it")
+            owner.publish(topic, b'{"number": 1}')
+            wait_until(lambda: stranger.payloads(topic), "what was published after the subscription")
+        assert [(message.topic, message.retain) for message in reader.messages] == [(STATUS, True)]
+        assert [(message.topic, message.retain) for message in stranger.messages] == [(topic, False)]
 
 
 def test_no_free_port_is_a_clear_error() -> None:
