@@ -28,6 +28,7 @@ _LEAVE_LIMIT_S = 5.0
 """What a child gets to end in order on Ctrl-C."""
 _CATALOGUE = "workers.catalogue_cli"
 _MODEL_FOLDER = "models"
+_RUNNING = "the only one that runs on this machine, else orion"
 
 
 class Parser(argparse.ArgumentParser):
@@ -146,11 +147,13 @@ def _add_run_options(parser: Parser) -> None:
     output.add_argument("--save-frames", metavar="DIR", help="save pictures of the results in this folder")
 
 
-def _add_instance_options(parser: Parser) -> None:
+def _add_instance_options(parser: Parser, usual_id: str = "orion") -> None:
     """Add the options that say which instance is meant and where it publishes."""
     instance = parser.add_argument_group("instance")
     instance.add_argument("--config", metavar="FILE", help="configuration file (default: orion.yaml, if there is one)")
-    instance.add_argument("--instance-id", metavar="ID", help="lower-case letters, digits, hyphen (default: orion)")
+    instance.add_argument(
+        "--instance-id", metavar="ID", help=f"lower-case letters, digits, hyphen (default: {usual_id})"
+    )
     instance.add_argument(
         "--broker", metavar="URL", help="embedded, none, mqtt://host[:port], mqtts://host[:port] (default: embedded)"
     )
@@ -168,7 +171,7 @@ def _add_ctl(commands: "argparse._SubParsersAction[Parser]") -> None:
         "orion ctl update_config attention.mode=external models.person_detector.confidence=0.6",
         "orion ctl pause          a beginning that is clear is enough",
     )
-    _add_instance_options(parser)
+    _add_instance_options(parser, _RUNNING)
     parser.add_argument("command", metavar="COMMAND", nargs="?")
     parser.add_argument("words", metavar="key=value", nargs="*", help="parameters; values are YAML")
     parser.add_argument("--json", action="store_true", help="print the answer as it came")
@@ -186,7 +189,7 @@ def _add_watch(commands: "argparse._SubParsersAction[Parser]") -> None:
         "orion watch",
         "orion watch --instance-id hall --broker mqtt://broker.local",
     )
-    _add_instance_options(parser)
+    _add_instance_options(parser, _RUNNING)
 
 
 def _seconds(text: str) -> float:

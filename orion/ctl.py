@@ -13,7 +13,7 @@ from typing import Any
 from orion import requests, settings, yaml_file
 from orion.config import Config
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, Problem
-from orion.remote import Remote, broker_url
+from orion.remote import Remote, broker_url, of_running
 
 _TIMEOUT_S = 5.0
 _LONG_TIMEOUT_S = 60.0
@@ -39,6 +39,7 @@ def run(
         return EXIT_OK
     full = complete(command)
     request = {"command": full, "params": parameters(full, words)}
+    config = of_running(config, named=named)
     limit_s = timeout_s if timeout_s is not None else _LONG_TIMEOUT_S if full in _LONG else _TIMEOUT_S
     health = config.mqtt.topics.expanded(config.instance_id)["health"]
     with Remote(config, broker_url(config, named=named), {health: 1}) as remote:

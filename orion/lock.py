@@ -105,6 +105,12 @@ def read_lock(instance_id: str, environ: Mapping[str, str] = os.environ) -> Lock
     return None
 
 
+def running_instances(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the ids of this user's instances that run on this machine. Raises ResourceError on an unsafe folder."""
+    ids = sorted(path.stem for path in _folder(environ).glob("*.lock"))
+    return [instance_id for instance_id in ids if read_lock(instance_id, environ) is not None]
+
+
 def remove_leftover_segments(instance_id: str, run_id: str, folder: Path = SHARED_MEMORY) -> list[str]:
     """Remove the shared-memory segments that other runs of this instance left; return their names.
 

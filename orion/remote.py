@@ -14,9 +14,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from orion.config import Config, broker_address
-from orion.errors import OrionError
+from orion.errors import ConfigError, OrionError, Problem
 from orion.link import Dial, Link
-from orion.lock import read_lock
+from orion.lock import read_lock, running_instances
 from orion.mailbox import Mailbox
 from orion.mqtt import Endpoint, Lost, Received, Signal, Subscribed, TlsSettings
 
@@ -28,6 +28,19 @@ class NoAnswerError(OrionError):
     """The instance cannot be reached, or does not answer."""
 
     exit_code = NO_ANSWER
+
+
+def of_running(config: Config, *, named: bool, environ: Mapping[str, str] = os.environ) -> Config:
+    """Return the configuration with the id of the instance that is meant. Where none is configured, that is the only
+    one that runs on this machine, unless the broker was `named` on the command line: then it may be anywhere, and has
+    the default id. Raises ConfigError with their ids when several run.
+    """
+    if "instance_id" in config.model_fields_set or (named and config.mqtt.broker not in {"embedded", "none"}):
+        return config
+    ids = running_instances(environ)
+    if len(ids) > 1:
+        raise ConfigError(Problem("", f"say which instance with --instance-id; these run here: {', '.join(ids)}"))
+    return config.model_copy(update={"instance_id": ids[0]}) if ids else config
 
 
 def broker_url(config: Config, *, named: bool, environ: Mapping[str, str] = os.environ) -> str:
@@ -43,7 +56,11 @@ def broker_url(config: Config, *, named: bool, environ: Mapping[str, str] = os.e
         return lock.broker
     if known:
         return configured
-    what = "runs without a broker" if lock is not None else "does not run on this machine"
+    if lock is not None:
+        what = "runs without a broker"
+    else:
+        others = ", ".join(running_instances(environ))
+        what = "does not run on this machine" + (f", where these do: {others}" if others else "")
     raise NoAnswerError(f"the instance {config.instance_id!r} {what}; name its broker with --broker")
 
 

@@ -3,6 +3,7 @@ of a process of its own; `View` keeps what was heard and draws it, the loop arou
 """
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from orion.config import Config
 from orion.mqtt import Lost, Received, Signal, Subscribed
-from orion.remote import Remote, broker_url, read_message
+from orion.remote import Remote, broker_url, of_running, read_message
 from orion.telemetry import Histogram, RateMeter
 
 _REFRESH_S = 0.5
@@ -25,6 +26,8 @@ _ASK = json.dumps({"command": "get_status"}).encode()
 _EVENTS_SHOWN = 8
 _STALE_S = 5.0
 _LINE_EVERY_S = 5.0
+_ANSWER_WITHIN_S = 5.0
+_NOBODY = "nobody of this id answers; check --instance-id and --broker"
 _STREAMS_LIMIT = 64
 _ODD = ("frozen", "slow", "irregular")
 """States of streams that deliver results all the same."""
@@ -52,10 +55,14 @@ class View:
         self._workers: list[str] = []
         self._model = ""
         self._status = "not heard of yet"
+        self._answer_due_s = math.inf
         self._events: deque[str] = deque(maxlen=_EVENTS_SHOWN)
 
     def hear(self, message: Mapping[str, Any], now_s: float) -> str | None:
         """Take a message in; return what is new in words: an event, or how the instance is. None for all else."""
+        self._answer_due_s = math.inf
+        if self._status == _NOBODY:
+            self._status = "connected"
         match message:
             case {"type": "person_detection", "stream_id": str(stream_id)}:
                 self._hear_result(stream_id, message, now_s)
@@ -77,6 +84,17 @@ class View:
             return None
         self._status = status
         return f"{self._instance_id}: {status}"
+
+    def expect(self, now_s: float) -> None:
+        """Take note that the instance was asked how it is."""
+        self._answer_due_s = now_s + _ANSWER_WITHIN_S
+
+    def miss(self, now_s: float) -> str | None:
+        """Take note of the time; return in words, once, that nothing at all was heard of the instance."""
+        if now_s < self._answer_due_s:
+            return None
+        self._answer_due_s = math.inf
+        return self.become(_NOBODY)
 
     def draw(self, now_s: float) -> RenderableType:
         """Return what to show; it is readable from 80 columns on."""
@@ -162,6 +180,7 @@ class View:
 
 def run(config: Config, *, named: bool) -> NoReturn:
     """Show the instance until interrupted. Raises NoAnswerError when nobody knows where its broker is."""
+    config = of_running(config, named=named)
     topics = config.mqtt.topics.expanded(config.instance_id)
     heard = [topics["inferences"].replace("{type}", "+"), topics["health"], topics["status"], topics["telemetry"]]
     view = View(config.instance_id)
@@ -178,7 +197,7 @@ def run(config: Config, *, named: bool) -> NoReturn:
                     words = take(view, signal, time.monotonic())
                     if words is not None:
                         show(view, words)
-            show(view, None)
+            show(view, view.miss(time.monotonic()))
 
 
 Show = Callable[[View, str | None], None]
@@ -190,9 +209,13 @@ def take(view: View, signal: Signal, now_s: float) -> str | None:
     match signal:
         case Received() if (message := read_message(signal)) is not None:
             return view.hear(message, now_s)
-        case Subscribed(refused=refused):
-            return view.become(f"the broker does not let us read {', '.join(refused)}" if refused else "connected")
+        case Subscribed(refused=refused) if refused:
+            return view.become(f"the broker does not let us read {', '.join(refused)}")
+        case Subscribed():
+            view.expect(now_s)
+            return view.become("connected")
         case Lost(reason=reason):
+            view.expect(math.inf)
             return view.become(f"no broker: {reason}")
         case _:
             pass

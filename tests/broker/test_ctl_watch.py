@@ -16,7 +16,11 @@ CAM = f"ctl-{os.getpid()}"
 
 
 def ctl(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "orion", "ctl", "--instance-id", CAM, *words]
+    return of_any(folder, "ctl", "--instance-id", CAM, *words)
+
+
+def of_any(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "orion", *words]
     return subprocess.run(
         command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
@@ -47,7 +51,7 @@ def test_a_local_instance_is_found_commanded_and_watched(tmp_path: Path) -> None
             status = ctl(tmp_path, "get-status", "--json")
             assert status.returncode == 0, status.stderr
             assert json.loads(status.stdout)["data"]["instance_id"] == CAM
-            rate = ctl(tmp_path, "set_inf", "rate_hz=5")
+            rate = of_any(tmp_path, "ctl", "set_inf", "rate_hz=5")
             assert (rate.returncode, rate.stdout) == (0, "set_inference_rate: success\ninference_rate_hz: 5.0\n")
             refused = ctl(tmp_path, "set_model_size", "size=l")
             assert refused.returncode == 1
@@ -62,12 +66,15 @@ def test_a_local_instance_is_found_commanded_and_watched(tmp_path: Path) -> None
 
 
 def test_nobody_answers_through_an_empty_or_absent_broker(mosquitto: Mosquitto, tmp_path: Path) -> None:
-    silent = ctl(tmp_path, "--broker", f"mqtt://127.0.0.1:{mosquitto.port}", "--timeout", "1", "get_status")
-    assert silent.returncode == 3
-    assert "did not answer in time" in silent.stderr
-    absent = ctl(tmp_path, "--broker", f"mqtt://127.0.0.1:{free_port()}", "--timeout", "1", "get_status")
-    assert absent.returncode == 3
-    assert "the broker cannot be reached" in absent.stderr
+    url = f"mqtt://127.0.0.1:{mosquitto.port}"
+    with watching(tmp_path, "--broker", url) as printed:
+        silent = ctl(tmp_path, "--broker", url, "--timeout", "1", "get_status")
+        assert silent.returncode == 3
+        assert "did not answer in time" in silent.stderr
+        absent = ctl(tmp_path, "--broker", f"mqtt://127.0.0.1:{free_port()}", "--timeout", "1", "get_status")
+        assert absent.returncode == 3
+        assert "the broker cannot be reached" in absent.stderr
+        until(lambda: f"{CAM}: nobody of this id answers" in printed.read_text(), "that is told")
 
 
 def test_watching_survives_the_loss_of_the_broker(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -109,6 +109,27 @@ def test_the_link_and_the_status_are_told_once_each() -> None:
         assert take(view, signal, 0.0) is None
 
 
+def test_silence_after_the_question_is_told_once() -> None:
+    view = View("hall")
+    assert take(view, Subscribed(()), 10.0) == "hall: connected"
+    assert view.miss(14.9) is None
+    assert str(view.miss(15.0)).startswith("hall: nobody of this id answers")
+    assert view.miss(20.0) is None
+    assert "nobody of this id answers" in drawn(view, 20.0)[0]
+    view.hear(result(), 21.0)
+    assert "hall: connected" in drawn(view, 21.0)[0]
+
+
+def test_whoever_is_heard_is_not_missed() -> None:
+    view = View("hall")
+    take(view, Subscribed(()), 0.0)
+    view.hear(result(), 1.0)
+    assert view.miss(60.0) is None
+    take(view, Subscribed(()), 60.0)
+    take(view, Lost("refused"), 61.0)
+    assert view.miss(120.0) is None, "without a link nobody can be heard"
+
+
 @pytest.mark.parametrize(
     "message",
     [
