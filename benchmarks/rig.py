@@ -247,7 +247,7 @@ def write_models(folder: Path, sizes: str = "ns") -> None:
         import onnx  # noqa: PLC0415 - an extra, needed by who wants this benchmark
         from onnx import TensorProto, helper  # noqa: PLC0415
     except ImportError:
-        sys.exit("this benchmark needs onnx: pip install 'orion-sensor[dev]'")
+        sys.exit("this benchmark needs onnx: pip install onnx")
     for size, side in itertools.product(sizes, (320, 640)):
         box = [side / 2, side / 2, side / 4, side / 2, 0.9]
         graph = helper.make_graph(

@@ -233,7 +233,7 @@ def _add_models(commands: "argparse._SubParsersAction[Parser]") -> None:
         actions,
         "export",
         _export,
-        "make a pair of model files from YOLO weights; needs orion-sensor[export]",
+        "make a pair of model files from YOLO weights; needs ultralytics, onnx and onnxslim",
         "orion models export yolo11n --model-dir models",
     )
     export.add_argument("model", metavar="MODEL", help="a name as yolo11n, or a .pt file")

@@ -18,6 +18,8 @@ from orion.remote import Remote, broker_url, of_running
 _TIMEOUT_S = 5.0
 _LONG_TIMEOUT_S = 60.0
 _UPDATE = "update_config"
+_CONFIG = "config"
+"""The parameter of that command."""
 _LONG = frozenset({"set_model_size", _UPDATE, "restart_worker"})
 """Commands that may load models."""
 
@@ -77,10 +79,10 @@ def complete(command: str) -> str:
 
 def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:
     """Return the parameters that `key=value` words give, checked. Values are YAML; dots in a key lead into sections,
-    and the keys of `update_config` are those of the configuration. Raises ConfigError that names the field.
+    and the keys of `update_config` are those of the configuration, with or without `config` before them. Raises
+    ConfigError that names the field.
     """
-    params: dict[str, Any] = {}
-    place: dict[str, Any] = params.setdefault("config", {}) if command == _UPDATE else params
+    params: dict[str, Any] = {_CONFIG: {}} if command == _UPDATE else {}
     for word in words:
         key, equals, text = word.partition("=")
         if not (key and equals):
@@ -90,13 +92,14 @@ def parameters(command: str, words: Sequence[str]) -> dict[str, Any]:
         except yaml_file.YamlError as error:
             raise ConfigError(Problem(key, str(error))) from None
         _check_numbers(value, key)
-        _put(place, key, value)
+        inside = command != _UPDATE or key.partition(".")[0] == _CONFIG
+        _put(params, key if inside else f"{_CONFIG}.{key}", value)
     try:
         requests.check(command, params)
     except ValueError as error:
         raise ConfigError(Problem("", str(error).removeprefix("params."))) from None
     if command == _UPDATE:
-        _check_keys(place)
+        _check_keys(params[_CONFIG])
     return params
 
 
@@ -142,10 +145,14 @@ def readable(answer: Mapping[str, Any]) -> str:
 
 
 def _put(place: dict[str, Any], key: str, value: Any) -> None:
+    """Set one value; what was given before stays. Raises ConfigError where both cannot be."""
     *sections, name = key.split(".")
+    shown = key.removeprefix(f"{_CONFIG}.")
     for section in sections:
         below = place.setdefault(section, {})
         if not isinstance(below, dict):
-            raise ConfigError(Problem(key, f"{section} has a value already"))
+            raise ConfigError(Problem(shown, f"{section} has a value already"))
         place = below
+    if isinstance(known := place.get(name), dict) and known:
+        raise ConfigError(Problem(shown, "has values already"))
     place[name] = value

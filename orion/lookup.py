@@ -21,7 +21,7 @@ from orion.signals import held_back
 
 EMBEDDED_HINT = (
     "using the embedded model: it finds upright people, whole bodies, good contrast. For real use get YOLO11: "
-    "pip install 'orion-sensor[export]' && orion models export yolo11n, then run with --model-dir models"
+    "pip install ultralytics onnx onnxslim && orion models export yolo11n, then run with --model-dir models"
 )
 _LOOKUP_LIMIT_S = 60.0
 

@@ -26,6 +26,7 @@ LICENCE = (
     "https://ultralytics.com/license"
 )
 MANIFEST = "manifest.json"
+_EXTRA = "ultralytics onnx onnxslim"
 _SIZES: tuple[SessionSize, SessionSize] = (640, 320)
 _FAILURES = (
     OSError,
@@ -85,10 +86,10 @@ def commands(model: str, folder: Path) -> list[str]:
         for size in _SIZES
     ]
     place = shlex.quote(str(folder))
-    setup = ["pip install ultralytics onnx onnxslim onnxruntime", f"mkdir -p {place}"]
+    setup = [f"pip install {_EXTRA} onnxruntime", f"mkdir -p {place}"]
     here = f"orion models export {shlex.quote(model)} --model-dir {place}"
     return [
-        f"  pip install 'orion-sensor[export]' && {here}",
+        f"  pip install {_EXTRA} && {here}",
         "or, where you like:",
         *[f"  {line}" for line in [*setup, *elsewhere]],
     ]

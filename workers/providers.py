@@ -34,7 +34,7 @@ def _openvino(precision: str) -> Provider:
 
 
 _OPENVINO_ADVICE = (
-    "on Intel processors: pip install 'orion-sensor[openvino]'; on others: "
+    "on Intel processors: pip install 'onnxruntime>=1.32' 'onnxruntime-ep-openvino>=1.8'; on others: "
     "pip uninstall -y onnxruntime && pip install onnxruntime-openvino"
 )
 _NVIDIA_ADVICE = "with an NVIDIA card: pip uninstall -y onnxruntime && pip install onnxruntime-gpu"

@@ -51,6 +51,11 @@ def test_what_is_not_clear_is_refused_with_the_candidates(typed: str, error: str
             ["attention.mode=off", "attention.alpha=0.4", "streams=[{stream_id: a}]"],
             {"config": {"attention": {"mode": "off", "alpha": 0.4}, "streams": [{"stream_id": "a"}]}},
         ),
+        (
+            "update_config",
+            ["config={attention: {mode: off}}", "attention.alpha=0.4", "config.attention.rescan_s=1"],
+            {"config": {"attention": {"mode": "off", "alpha": 0.4, "rescan_s": 1}}},
+        ),
     ],
 )
 def test_words_become_parameters(command: str, words: list[str], params: dict[str, Any]) -> None:
@@ -95,6 +100,10 @@ def test_a_shell_completes(program: Callable[[str, str], str], typed: list[str],
         ("get_status", ["x=1"], "x: unknown; known are none"),
         ("update_config", [], "config: "),
         ("update_config", ["a=1", "a.b=2"], "a.b: a has a value already"),
+        ("update_config", ["attention.alpha=0.4", "config={attention: {mode: off}}"], "config: has values already"),
+        ("update_config", ["attention.alpha=0.4", "attention={mode: off}"], "attention: has values already"),
+        ("update_config", ["config=3"], "config: should be a valid dictionary"),
+        ("update_config", ["config={attention: {alfa: 1}}"], "attention.alfa: unknown key; did you mean alpha?"),
         (
             "update_config",
             ["streams=[{a: 1}, {rate_hz: .nan}]"],
