@@ -387,8 +387,9 @@ class Commands:
 
 
 def _described(stats: AttentionStats | None) -> dict[str, Any] | None:
-    """Return what attention did on a stream, with its live recall under one name."""
+    """Return what attention did on a stream, with counts by their name and its live recall under one name."""
     if stats is None:
         return None
     recall = {"hits": stats.recall_hits, "total": stats.recall_total, "last_hour": stats.recall_last_hour}
-    return asdict(stats) | {"attention_recall": recall}
+    counts = {"plans": dict(stats.plans), "reasons": dict(stats.reasons)}
+    return asdict(stats) | counts | {"attention_recall": recall}

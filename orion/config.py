@@ -4,7 +4,7 @@ business of `orion.settings`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -61,6 +61,14 @@ def _checked_source(source: str) -> str:
 def _index_as_text(source: object) -> object:
     """Take a device index that was written without quotes."""
     return str(source) if isinstance(source, int) and not isinstance(source, bool) else source
+
+
+def same_ids(ids: Sequence[str | None]) -> str | None:
+    """Return in words which two of the streams' ids are the same, None if no two are."""
+    for index, stream_id in enumerate(ids):
+        if stream_id is not None and (first := ids.index(stream_id)) != index:
+            return f"streams {first} and {index} have the same stream_id, {stream_id!r}"
+    return None
 
 
 def broker_address(broker: str) -> tuple[str, int]:
@@ -394,10 +402,8 @@ class Config(Section):
     @field_validator("streams")
     @classmethod
     def _ids_are_unique(cls, streams: tuple[StreamConfig, ...]) -> tuple[StreamConfig, ...]:
-        ids = [stream.stream_id for stream in streams]
-        for index, stream_id in enumerate(ids):
-            if (first := ids.index(stream_id)) != index:
-                raise ValueError(f"streams {first} and {index} have the same stream_id, {stream_id!r}")
+        if twice := same_ids([stream.stream_id for stream in streams]):
+            raise ValueError(twice)
         return streams
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What the schema knows of a key: its type, what a text means for it, and the known key that an unknown one resembles;
+"""What the schema knows of a key: its type, what a text means for it, and what an unknown one may be meant for;
 and how values are found in a tree of settings. Pure.
 """
 
@@ -16,17 +16,22 @@ from orion.config import Config
 from orion.yaml_file import KeyPath
 
 
-def nearest_key(path: KeyPath) -> str:
-    """Return the known key that is most like the unknown one at `path`: a sister of it, or the same name elsewhere."""
+def hint(path: KeyPath) -> str:
+    """Return what the unknown key at `path` may be meant for: the same name elsewhere, a sister of it or a key
+    elsewhere that is much like it, else what its sisters are.
+    """
     name = str(path[-1])
-    sisters = _keys_of(_type_at(path[:-1]))
+    section = _type_at(path[:-1])
+    sisters = list(_keys_of(section))
     elsewhere = {known[-1]: ".".join(known) for known in reversed([*_all_keys(Config)])}
     if name in elsewhere:
-        return elsewhere[name]
-    for known, cutoff in ((sisters, 0.6), (elsewhere, 0.75), (sisters or elsewhere, 0.0)):
-        if close := difflib.get_close_matches(name, known, 1, cutoff):
-            return elsewhere[close[0]] if known is elsewhere else str(close[0])
-    return "none"
+        return f"did you mean {elsewhere[name]}?"
+    words = [word for word in name.split("_") if word in sisters]
+    far = [elsewhere[known] for known in difflib.get_close_matches(name, elsewhere, 1, 0.75)]
+    if near := words or difflib.get_close_matches(name, sisters, 1, 0.6) or far:
+        return f"did you mean {near[0]}?"
+    # Secrets have no place in a file.
+    return f"known are {', '.join(known for known in sisters if not section.model_fields[known].exclude)}"
 
 
 def value_of(path: KeyPath, text: str) -> Any:

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from orion import keys, persist, yaml_file
 from orion import uri as uris
-from orion.config import Config, source_kind
+from orion.config import Config, same_ids, source_kind
 from orion.errors import ConfigError, Problem, ResourceError
 from orion.paths import why_absent
 from orion.yaml_file import KeyPath
@@ -278,8 +278,7 @@ def _take_command_line(draft: _Draft, cli: Mapping[str, Any]) -> None:
     for name, path in OPTIONS.items():
         if name in cli:
             _assign_option(draft, path, cli[name], f"--{name.replace('_', '-')}")
-    streams = draft.tree.get("streams")
-    for index, stream in enumerate(streams if isinstance(streams, list) else ()):
+    for index, stream in enumerate(_streams(draft)):
         if "rate" in cli:
             _assign_option(draft, ("streams", index, "rate_hz"), cli["rate"], "--rate")
         if "attention" in cli and isinstance(stream, dict) and "mode" in (stream.get("attention") or ()):
@@ -330,8 +329,7 @@ def _take_password(draft: _Draft) -> None:
 
 
 def _check_sources(draft: _Draft) -> None:
-    streams = draft.tree.get("streams")
-    for index in range(len(streams) if isinstance(streams, list) else 0):
+    for index in range(len(_streams(draft))):
         path: KeyPath = ("streams", index, "source")
         source = keys.at(draft.tree, path)
         if not isinstance(source, str) or not source or source_kind(source) != "file":
@@ -365,6 +363,20 @@ def _explain(draft: _Draft, errors: Iterable[ErrorDetails]) -> None:
         echo = found[0]["type"] == "too_short" and any(other[: len(path)] == path != other for other in by_path)
         if not echo:
             draft.complain(path, _message(draft.tree, path, found))
+    # Streams that are wrong in themselves are not compared by the schema.
+    if twice := same_ids([_stream_id(stream) for stream in _streams(draft)]):
+        draft.complain(("streams",), twice)
+
+
+def _streams(draft: _Draft) -> list[Any]:
+    streams = draft.tree.get("streams")
+    return streams if isinstance(streams, list) else []
+
+
+def _stream_id(stream: Any) -> str | None:
+    """Return the id of a stream, None where it is no id."""
+    stream_id = stream.get("stream_id") if isinstance(stream, dict) else None
+    return stream_id if isinstance(stream_id, str) and re.fullmatch(r"[a-z0-9-]{1,64}", stream_id) else None
 
 
 def _path_in(tree: Any, error: ErrorDetails) -> KeyPath:
@@ -384,7 +396,7 @@ def _path_in(tree: Any, error: ErrorDetails) -> KeyPath:
 def _message(tree: Any, path: KeyPath, errors: Sequence[ErrorDetails]) -> str:
     kind = errors[0]["type"]
     if kind == "extra_forbidden":
-        return f"unknown key; did you mean {keys.nearest_key(path)}?"
+        return f"unknown key; {keys.hint(path)}"
     if kind == "missing":
         return "is missing"
     if kind == "value_error":

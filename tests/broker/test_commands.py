@@ -114,7 +114,8 @@ def test_regions_and_strategies(mosquitto: Mosquitto, tmp_path: Path) -> None:
         assert operator.do("get_auto_focus_strategy", stream_id="cam1")["strategy"] == "simple"
 
         stats = operator.do("get_auto_focus_stats", stream_id="cam0")
-        assert stats["plans"]
+        assert stats["plans"]["whole_640"] >= 1
+        assert stats["reasons"]["first"] == 1
         recall = stats["attention_recall"]
         assert 0 <= recall["hits"] <= recall["total"]
         assert 0 <= recall["last_hour"] <= 1

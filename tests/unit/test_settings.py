@@ -198,19 +198,33 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("unknown", "nearest"),
+    ("unknown", "meant"),
     [
-        ("instance: x", "instance_id"),
-        ("broker: none", "mqtt.broker"),
-        ("rate_hz: 2", "streams.0.rate_hz"),
-        ("mqtt: {usrname: x}", "username"),
-        ("mqtt: {tls: {verify: false}}", "key"),
-        ("models: {person_detector: {model_size: n}}", "model_dir"),
+        ("instance: x", "did you mean instance_id?"),
+        ("broker: none", "did you mean mqtt.broker?"),
+        ("rate_hz: 2", "did you mean streams.0.rate_hz?"),
+        ("mqtt: {usrname: x}", "did you mean username?"),
+        ("models: {person_detector: {model_size: n}}", "did you mean size?"),
+        ("mqtt: {tls: {verify: false}}", "known are ca, cert, key"),
+        ("mqtt: {port: 1883}", "known are broker, username, password_file, tls, topics, qos, outbox"),
+        (
+            "models: {person_detector: {threshold: 0.4}}",
+            "known are model_dir, size, model_path, model_path_320, confidence, iou, classes, provider",
+        ),
     ],
 )
-def test_an_unknown_key_names_the_nearest(tmp_path: Path, unknown: str, nearest: str) -> None:
+def test_an_unknown_key_names_what_may_be_meant(tmp_path: Path, unknown: str, meant: str) -> None:
     [found] = problems(tmp_path, unknown)
-    assert f"unknown key; did you mean {nearest}?" in found
+    assert f"unknown key; {meant} (orion.yaml" in found
+
+
+def test_streams_with_one_id_are_reported_beside_what_else_is_wrong(tmp_path: Path) -> None:
+    streams = "[{stream_id: A, source: demo}, {stream_id: a, source: demo, rate_hz: 0}, {stream_id: a, sorce: demo}]"
+    found = problems(tmp_path, f"streams: {streams}\ntelemetry_s: 0")
+    assert [line.partition(":")[0] for line in found] == [
+        "streams.0.stream_id", "streams.1.rate_hz", "streams.2.source", "streams.2.sorce", "telemetry_s", "streams"
+    ]  # fmt: skip
+    assert found[-1] == "streams: streams 1 and 2 have the same stream_id, 'a' (orion.yaml, line 1)"
 
 
 def test_the_password_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
