@@ -93,7 +93,7 @@ def one_line(stream: State) -> str:
     return (
         f"{stream['stream_id']} {stream['state']}: {stream['captured']} captured, {stream['inferred']} inferred, "
         f"{stream['held']} held, dropped: {drops or 'none'}; {stream['fps']:.1f} results/s; "
-        f"{stream['people']} person(s) now"
+        f"{_people(stream)} person(s) now"
     )
 
 
@@ -141,7 +141,7 @@ def _stream_table(state: State) -> Table:
     for stream in state["streams"]:
         drops = ", ".join(f"{count} {reason}" for reason, count in stream["dropped"].items() if count) or "none"
         best = stream["best_confidence"]
-        people = f"{stream['people']} ({best:.2f})" if best is not None else str(stream["people"])
+        people = f"{_people(stream)} ({best:.2f})" if best is not None else _people(stream)
         table.add_row(
             stream["stream_id"],
             stream["state"],
@@ -153,6 +153,11 @@ def _stream_table(state: State) -> Table:
             Text(people, style="bold green" if stream["people"] else ""),
         )
     return table
+
+
+def _people(stream: State) -> str:
+    """Return how many people are there now; a dash where nobody can tell."""
+    return "-" if stream["people"] is None else str(stream["people"])
 
 
 def _latency_lines(state: State, stages: Sequence[str], between: str = "\n") -> Text:

@@ -95,6 +95,8 @@ def _models(info: DetectorInfo | None) -> dict[str, Any]:
 def _stream(stream: Stream) -> dict[str, Any]:
     accounts = stream.ledger.accounts()
     capture = stream.settings.capture
+    now_s = time.monotonic()
+    known = stream.sees_people(now_s)
     return {
         "stream_id": stream.stream_id,
         "room_id": stream.settings.room_id,
@@ -110,12 +112,12 @@ def _stream(stream: Stream) -> dict[str, Any]:
         "held": accounts.held,
         "in_flight": accounts.in_flight,
         "dropped": dict(accounts.dropped),
-        "fps": round(stream.shown.fps.rate_hz(time.monotonic()), 2),
+        "fps": round(stream.shown.fps.rate_hz(now_s), 2),
         "rate_hz": capture.rate_hz,
         "worker_id": stream.worker_id,
         "attention": asdict(stream.settings.attention),
-        "people": stream.shown.count,
-        "best_confidence": stream.shown.best_confidence,
+        "people": stream.shown.count if known else None,
+        "best_confidence": stream.shown.best_confidence if known else None,
         "inference": stream.shown.inference,
     }
 

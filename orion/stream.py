@@ -215,6 +215,11 @@ class Stream:
         self._own_rings.remove(name)
         self._rings.close(name)
 
+    def sees_people(self, now_s: float) -> bool:
+        """Return whether the last answer tells who is there now."""
+        delivers = self.state in {"running", "slow", "irregular"} and not self.ledger.paused
+        return delivers and self.shown.fps.fresh(now_s)
+
     def note(self, outcome: Outcome, now_s: float) -> None:
         """Remember of an answer what people want to see."""
         confidence = outcome.detections.confidence

@@ -71,9 +71,14 @@ class RateMeter:
     def __init__(self, window_s: float = 5.0) -> None:
         self._window_s = window_s
         self._times_s: deque[float] = deque()
+        self._last_s: float | None = None
+        self._last_gap_s = 0.0
 
     def add(self, now_s: float) -> None:
         """Count one event."""
+        if self._last_s is not None:
+            self._last_gap_s = now_s - self._last_s
+        self._last_s = now_s
         self._times_s.append(now_s)
         self._expire(now_s)
 
@@ -86,6 +91,12 @@ class RateMeter:
         mean_gap_s = (self._times_s[-1] - self._times_s[0]) / (len(self._times_s) - 1)
         silent_s = now_s - self._times_s[-1]
         return 1 / max(mean_gap_s, silent_s, 1e-9)
+
+    def fresh(self, now_s: float) -> bool:
+        """Return whether the last event still tells of now: it is not older than the window or, where events are rare,
+        than twice the gap before it.
+        """
+        return self._last_s is not None and now_s - self._last_s <= max(self._window_s, 2 * self._last_gap_s)
 
     def _expire(self, now_s: float) -> None:
         while self._times_s and now_s - self._times_s[0] > self._window_s:

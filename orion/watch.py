@@ -24,13 +24,14 @@ from orion.telemetry import Histogram, RateMeter
 _REFRESH_S = 0.5
 _ASK = json.dumps({"command": "get_status"}).encode()
 _EVENTS_SHOWN = 8
-_STALE_S = 5.0
 _LINE_EVERY_S = 5.0
 _ANSWER_WITHIN_S = 5.0
 _NOBODY = "nobody of this id answers; check --instance-id and --broker"
 _STREAMS_LIMIT = 64
 _ODD = ("frozen", "slow", "irregular")
 """States of streams that deliver results all the same."""
+_SEEING = ("running", "slow", "irregular")
+"""States of streams whose newest result tells who is there now."""
 
 
 @dataclass(slots=True)
@@ -115,18 +116,20 @@ class View:
         for name in ("stream", "state", "results/s", "p50 ms", "p95 ms", "plan", "size", "people"):
             table.add_column(name, justify="left" if name in {"stream", "state", "plan"} else "right", no_wrap=True)
         for stream_id, (state, rate, p50, p95, plan, size, people) in self._rows(now_s):
-            style = "bold green" if people not in {"", "0"} else ""
+            style = "bold green" if people not in {"-", "0"} else ""
             table.add_row(stream_id, state, rate, p50, p95, plan, size, Text(people, style=style))
         return table
 
     def _rows(self, now_s: float) -> Iterator[tuple[str, tuple[str, ...]]]:
         for stream_id, stream in sorted(self._streams.items()):
-            silent_s = 0.0 if stream.heard_s is None else now_s - stream.heard_s
-            state = f"silent {silent_s:.0f} s" if stream.state == "running" and silent_s > _STALE_S else stream.state
+            fresh = stream.rate.fresh(now_s)
+            silent = stream.state == "running" and stream.heard_s is not None and not fresh
+            state = f"silent {now_s - (stream.heard_s or 0.0):.0f} s" if silent else stream.state
+            people = str(stream.people) if fresh and stream.state in _SEEING else "-"
             figures = [stream.latency.percentile(percent) for percent in (50, 95)]
             p50, p95 = ("-" if figure is None else f"{figure:.1f}" for figure in figures)
             rate = f"{stream.rate.rate_hz(now_s):.1f}"
-            yield stream_id[:16], (state[:12], rate, p50, p95, stream.plan[:14], stream.size, str(stream.people))
+            yield stream_id[:16], (state[:12], rate, p50, p95, stream.plan[:14], stream.size, people)
 
     def _stream(self, stream_id: str) -> _Stream:
         if stream_id not in self._streams and len(self._streams) >= _STREAMS_LIMIT:

@@ -55,6 +55,7 @@ def test_a_camera_that_goes_away_is_lost_and_restored(tmp_path: Path) -> None:
         supervised(scripted_workers([""], tmp_path), (server.uri,), capture=QUICK) as (supervisor, collected),
     ):
         steps = iter(("stop", "start"))
+        people: list[int | None] = []
 
         def next_step() -> bool:
             if len(collected.results) >= 10 and not collected.named("stream_lost"):
@@ -63,12 +64,16 @@ def test_a_camera_that_goes_away_is_lost_and_restored(tmp_path: Path) -> None:
 
         def start_again(event: dict[str, object]) -> None:
             collected.events.append(event)
+            if event["event"] == "stream_lost":
+                people.append(supervisor.describe()["streams"][0]["people"])
             if event["event"] == "stream_lost" and next(steps, None) == "stop":
                 server.start()
 
         collected.enough = next_step
         collected.event = start_again  # type: ignore[method-assign]
         supervisor.run()
+        assert supervisor.describe()["streams"][0]["people"] is not None
+    assert set(people) == {None}
     lost = collected.named("stream_lost")
     assert lost[0]["stream_id"] == "cam0"
     assert lost[0]["reason"]

@@ -87,6 +87,12 @@ def test_a_line_for_logs_says_the_same() -> None:
     assert one_line(STREAM) == f"hall running: {counts}; 9.9 results/s; 2 person(s) now"
 
 
+def test_who_is_there_is_not_said_where_nobody_can_tell() -> None:
+    nobody: dict[str, Any] = {"state": "lost", "people": None, "best_confidence": None}
+    assert live(state(**nobody))[1] == "hall lost 100 61 17 19 superseded, 2 paused 9.9 -"
+    assert one_line(STREAM | nobody).endswith("; - person(s) now")
+
+
 def test_the_summary_has_the_counts_and_the_latency_of_each_stage() -> None:
     assert shown(summary(state(), "shutdown"), 100) == [
         "Stopped after 12.3 s: shutdown",

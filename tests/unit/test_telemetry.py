@@ -47,6 +47,15 @@ def test_the_rate_follows_and_falls_when_events_stop() -> None:
     assert meter.rate_hz(20.0) == 0
 
 
+def test_an_event_is_fresh_until_it_is_older_than_the_window_or_than_two_gaps() -> None:
+    meter = RateMeter(window_s=5.0)
+    assert not meter.fresh(0.0)
+    meter.add(0.0)
+    assert (meter.fresh(5.0), meter.fresh(5.1)) == (True, False)
+    meter.add(20.0)
+    assert (meter.fresh(60.0), meter.fresh(60.1)) == (True, False)
+
+
 def test_process_usage_is_read_and_a_gone_process_has_none() -> None:
     usage = process_usage(os.getpid())
     assert usage is not None

@@ -38,7 +38,9 @@ def test_results_show_as_one_line_a_stream() -> None:
     assert cam.split() == ["cam0", "running", "10.0", "12.6", "12.6", "roi", "320", "1"]
     assert any("yolo11n on cpu" in line for line in lines)
     assert next(view.lines(2.0)).startswith("a-camera-with-a-")
-    assert "silent 10 s" in "\n".join(drawn(view, 11.9))
+    silent = next(line for line in drawn(view, 11.9) if line.startswith("cam0"))
+    assert "silent 10 s" in silent
+    assert silent.split()[-1] == "-"
 
 
 def test_telemetry_says_which_streams_there_are_and_how_they_are() -> None:
@@ -77,19 +79,25 @@ def test_results_do_not_hide_that_a_camera_is_odd() -> None:
     view = View("hall")
     event = {"stream_id": "cam0", "reason": "r", "timestamp": "2026-01-02T03:04:05.6Z"}
 
+    def shown() -> str:
+        return next(line for line in drawn(view, 0.0) if line.startswith("cam0"))
+
     def state() -> str:
         view.hear(result(), 0.0)
-        return next(line for line in drawn(view, 0.0) if line.startswith("cam0")).split()[1]
+        return shown().split()[1]
 
     view.hear({"event": "stream_frozen", "state": "frozen", **event}, 0.0)
     assert state() == "frozen"
     view.hear({"event": "stream_irregular", "state": "frozen", **event}, 0.0)
     assert state() == "frozen"
+    assert shown().split()[-1] == "-"
     view.hear({"event": "stream_irregular", "state": "irregular", **event}, 0.0)
     assert state() == "irregular"
+    assert shown().split()[-1] == "1"
     view.hear({"event": "stream_restored", "state": "running", **event}, 0.0)
     assert state() == "running"
     view.hear({"event": "stream_lost", **event}, 0.0)
+    assert shown().split()[-1] == "-"
     assert state() == "running"
 
 
