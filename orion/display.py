@@ -99,8 +99,9 @@ def one_line(stream: State) -> str:
 
 def summary(state: State, reason: str) -> RenderableType:
     """Return what is shown when a run has ended: the counts of each stream and the latencies by stage, as far as there
-    was a frame.
+    was a frame. Results a second are the run's mean.
     """
+    state = {**state, "streams": [{**stream, "fps": stream["mean_fps"]} for stream in state["streams"]]}
     parts: list[RenderableType] = [Text(f"Stopped after {state['uptime_s']:.1f} s: {reason}", style="bold")]
     if any(stream["captured"] for stream in state["streams"]):
         parts.append(_streams(state))

@@ -113,6 +113,7 @@ def _stream(stream: Stream) -> dict[str, Any]:
         "in_flight": accounts.in_flight,
         "dropped": dict(accounts.dropped),
         "fps": round(stream.shown.fps.rate_hz(now_s), 2),
+        "mean_fps": round(stream.shown.fps.mean_hz, 2),
         "rate_hz": capture.rate_hz,
         "worker_id": stream.worker_id,
         "attention": asdict(stream.settings.attention),

@@ -441,12 +441,14 @@ class Supervisor:
 
 
 def _durations_ms(result: FrameResult, capture_to_result_ms: float) -> dict[str, float]:
+    """Return how long each stage took that the frame went through."""
     outcome = result.outcome
-    return {
-        "queue": result.queue_ms,
+    around = {"queue": result.queue_ms, "capture_to_result": capture_to_result_ms}
+    if outcome.inference == "held":
+        return around
+    return around | {
         "preprocess": outcome.preprocess_ms,
         "inference": outcome.inference_ms,
         "postprocess": outcome.postprocess_ms,
         "worker": outcome.total_ms,
-        "capture_to_result": capture_to_result_ms,
     }

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STAGES = ("queue", "preprocess", "inference", "postprocess", "worker", "capture_to_result")
-"""In the order of a frame's journey; `worker` is all of a frame inside the worker."""
+"""In the order of a frame's journey; `worker` is all of a frame inside the worker. Those inside it are of frames that
+were inferred, `queue` and `capture_to_result` of held ones, too.
+"""
 
 _STEP = math.log(1.02)
 _SMALLEST_MS = 1e-3
@@ -71,14 +73,18 @@ class RateMeter:
     def __init__(self, window_s: float = 5.0) -> None:
         self._window_s = window_s
         self._times_s: deque[float] = deque()
+        self._first_s: float | None = None
         self._last_s: float | None = None
         self._last_gap_s = 0.0
+        self._count = 0
 
     def add(self, now_s: float) -> None:
         """Count one event."""
         if self._last_s is not None:
             self._last_gap_s = now_s - self._last_s
+        self._first_s = now_s if self._first_s is None else self._first_s
         self._last_s = now_s
+        self._count += 1
         self._times_s.append(now_s)
         self._expire(now_s)
 
@@ -91,6 +97,13 @@ class RateMeter:
         mean_gap_s = (self._times_s[-1] - self._times_s[0]) / (len(self._times_s) - 1)
         silent_s = now_s - self._times_s[-1]
         return 1 / max(mean_gap_s, silent_s, 1e-9)
+
+    @property
+    def mean_hz(self) -> float:
+        """Return the rate from the first event to the last; 0 before the second."""
+        if self._first_s is None or self._last_s is None or self._count < 2:
+            return 0.0
+        return (self._count - 1) / max(self._last_s - self._first_s, 1e-9)
 
     def fresh(self, now_s: float) -> bool:
         """Return whether the last event still tells of now: it is not older than the window or, where events are rare,

@@ -17,6 +17,7 @@ INFO = DetectorInfo(
     "scripted", "unknown", (SessionInfo("none", "0" * 64, 640, "cpu", 1.0, 1.0),), 1.0, ((0, "person"),)
 )
 OUTCOME = Outcome(Detections.empty(), "full", 640, None, None, 0.1, 1.0, 0.1, 1.2)
+HELD = Outcome(Detections.empty(), "held", 640, None, None, 0.0, 0.0, 0.0, 0.0)
 
 
 class Scripted(FixedDetector):
@@ -46,6 +47,14 @@ class Scripted(FixedDetector):
             if not always:
                 self._memory.touch()
             _SCRIPTS[self._fault.removesuffix("-always")]()
+
+
+class Holding(Scripted):
+    """Infers every fourth frame, and holds what it saw in between."""
+
+    def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
+        inferred = super().process(frame, request)
+        return inferred if self._frames % 4 == 1 else HELD
 
 
 class Changing(Scripted):

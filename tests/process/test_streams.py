@@ -79,6 +79,22 @@ def test_a_camera_that_goes_away_is_lost_and_restored(tmp_path: Path) -> None:
     assert lost[0]["reason"]
 
 
+def test_latencies_of_stages_are_those_of_frames_that_were_inferred(tmp_path: Path) -> None:
+    settings = CaptureSettings(every_frame=True, frames=20)
+    workers = scripted_workers([""], tmp_path, "tests.detectors:Holding")
+    with supervised(workers, capture=settings) as (supervisor, collected):
+        supervisor.run()
+        state = supervisor.describe()
+    [stream] = state["streams"]
+    assert (stream["inferred"], stream["held"]) == (5, 15)
+    shown = {stage: figures["p50"] for stage, figures in state["latency_ms"].items()}
+    took = {"preprocess": 0.1, "inference": 1.0, "postprocess": 0.1, "worker": 1.2}
+    assert {stage: shown[stage] for stage in took} == pytest.approx(took, rel=0.011)
+    all_ms = sorted(result["latency"]["capture_to_result_ms"] for result in collected.results)
+    assert shown["capture_to_result"] == pytest.approx(all_ms[9], rel=0.011)
+    assert stream["mean_fps"] == pytest.approx(19 / (collected.times_s[-1] - collected.times_s[0]), rel=0.05)
+
+
 def test_jumps_of_the_wall_clock_change_the_timestamps_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ STREAM = {
     "held": 17,
     "dropped": {"superseded": 19, "paused": 2, "shutdown": 0},
     "fps": 9.87,
+    "mean_fps": 7.65,
     "people": 2,
     "best_confidence": 0.876,
 }
@@ -97,7 +98,7 @@ def test_the_summary_has_the_counts_and_the_latency_of_each_stage() -> None:
     assert shown(summary(state(), "shutdown"), 100) == [
         "Stopped after 12.3 s: shutdown",
         "stream state captured inferred held dropped results/s people",
-        "hall running 100 61 17 19 superseded, 2 paused 9.9 2 (0.88)",
+        "hall running 100 61 17 19 superseded, 2 paused 7.7 2 (0.88)",
         "latency (ms)",
         "stage p50 p95 p99",
         "wait for a worker 0.11 0.20 0.30",

@@ -31,7 +31,7 @@ def test_without_durations_there_are_no_percentiles() -> None:
     assert set(Latencies().summary()) == set(STAGES)
 
 
-def test_held_results_count_as_next_to_nothing() -> None:
+def test_a_duration_of_nothing_counts_as_the_least() -> None:
     histogram = Histogram()
     histogram.add(0.0)
     assert histogram.summary() == {"p50": 0.001, "p95": 0.001, "p99": 0.001}
@@ -45,6 +45,17 @@ def test_the_rate_follows_and_falls_when_events_stop() -> None:
     assert meter.rate_hz(4.9) == pytest.approx(10, rel=0.01)
     assert meter.rate_hz(6.9) == pytest.approx(0.5, rel=0.01)
     assert meter.rate_hz(20.0) == 0
+
+
+def test_the_mean_rate_is_that_of_the_whole_run() -> None:
+    meter = RateMeter()
+    assert meter.mean_hz == 0
+    meter.add(3.0)
+    assert meter.mean_hz == 0
+    for n in range(1, 100):
+        meter.add(3.0 + n * 0.1)
+    meter.add(3.0 + 50)
+    assert meter.mean_hz == pytest.approx(100 / 50)
 
 
 def test_an_event_is_fresh_until_it_is_older_than_the_window_or_than_two_gaps() -> None:
