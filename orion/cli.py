@@ -275,13 +275,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return app.run(*_configurations(arguments))
 
 
-def _configurations(arguments: argparse.Namespace) -> "tuple[Config, Config]":
-    """Return the configuration as it is written, and with the changes made by command that are kept."""
+def _configurations(arguments: argparse.Namespace, *, unseen: bool = False) -> "tuple[Config, Config]":
+    """Return the configuration as it is written, and with the changes made by command that are kept. `unseen` sources
+    and models need not be there.
+    """
     from orion import settings  # noqa: PLC0415
 
     options, cwd = _options(arguments), Path.cwd()
-    config = settings.load(options, os.environ, cwd)
-    return config, settings.load_changed(config, options, os.environ, cwd)
+    config = settings.load(options, os.environ, cwd, unseen=unseen)
+    return config, settings.load_changed(config, options, os.environ, cwd, unseen=unseen)
 
 
 def _ctl(arguments: argparse.Namespace) -> int:
@@ -309,7 +311,7 @@ def _remote_config(arguments: argparse.Namespace) -> "Config":
 def _doctor(arguments: argparse.Namespace) -> int:
     from orion import doctor  # noqa: PLC0415
 
-    _, config = _configurations(arguments)
+    _, config = _configurations(arguments, unseen=True)
     return doctor.examine(config)
 
 

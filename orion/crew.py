@@ -271,7 +271,9 @@ class Crew:
                     self.exchange.ask(handle)
             case BootFailure(kind=kind, message=text, traceback=traceback), Starting():
                 handle.boot_failure = message
-                _log.error("%s could not start: %s: %s\n%s", handle.worker_id, kind, text, traceback)
+                # A model of no use is the operator's to mend, who is told which and why.
+                trace = "" if kind == ModelError.__name__ else f"{kind}: {text}\n{traceback}"
+                _log.error("%s could not start: %s", handle.worker_id, trace or text)
             case (FrameResult() | FrameFailure()) as answer, Busy() as busy if answer.lease == busy.lease_id:
                 if answer.changed is not None:
                     busy = replace(busy, info=answer.changed)

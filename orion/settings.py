@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from orion import keys, persist, yaml_file
 from orion import uri as uris
-from orion.config import Config, same_ids, source_kind
+from orion.config import Config, PersonDetectorConfig, same_ids, source_kind
 from orion.errors import ConfigError, Problem, ResourceError
 from orion.paths import why_absent
 from orion.yaml_file import KeyPath
@@ -44,6 +44,8 @@ OPTIONS: Mapping[str, KeyPath] = {
 }
 """Command-line options by their argparse name, and the key that each sets. `config`, `source`, `rate` and `attention`
 are not here: they set more than one key, or none."""
+
+_DEFAULT_SIZE = PersonDetectorConfig().size
 
 _FILES: Sequence[tuple[str, ...]] = (
     (*_DETECTOR, "model_dir"),
@@ -120,25 +122,35 @@ class _Draft:
         self.assign(path, keys.value_of(path, text), origin)
 
 
-def load(cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path, *, remote: bool = False) -> Config:
+def load(
+    cli: Mapping[str, Any],
+    environ: Mapping[str, str],
+    cwd: Path,
+    *,
+    remote: bool = False,
+    unseen: bool = False,
+) -> Config:
     """Return the configuration that file, environment and command line make together.
 
     `cli` has options by their argparse name (`OPTIONS`, and `config`, `source`, `rate`, `attention`), absent or None
     where not given; relative paths are meant from `cwd`. `remote` is for who only speaks with the instance: models,
-    videos and folders may be on another machine, so only the files of `mqtt` must be there. Raises ConfigError with
-    every problem found, ResourceError when the password's file is there but cannot be read.
+    videos and folders may be on another machine, so only the files of `mqtt` must be there. `unseen` is for who looks
+    for sources and models later, so that these need not be there. Raises ConfigError with every problem found,
+    ResourceError when the password's file is there but cannot be read.
     """
-    return _load(cli, environ, cwd, {}, "", remote=remote)
+    return _load(cli, environ, cwd, {}, "", remote=remote, unseen=unseen)
 
 
-def load_changed(config: Config, cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path) -> Config:
+def load_changed(
+    config: Config, cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path, *, unseen: bool = False
+) -> Config:
     """Return `config`, as `load` gave it, with the changes made by command that it keeps: they hold over all but what
     the environment and the command line say. Raises what `load` does.
     """
     file = persist.changes_file(config.instance_id, environ)
     changes = persist.read(file)
     kept = changes.get("persist_changes", config.persist_changes)
-    return _load(cli, environ, cwd, changes, str(file)) if changes and kept else config
+    return _load(cli, environ, cwd, changes, str(file), unseen=unseen) if changes and kept else config
 
 
 def _load(
@@ -149,6 +161,7 @@ def _load(
     changes_file: str,
     *,
     remote: bool = False,
+    unseen: bool = False,
 ) -> Config:
     draft = _Draft(cwd)
     _take_file(draft, cli.get("config"))
@@ -162,6 +175,9 @@ def _load(
     _take_password(draft)
     if remote:
         _check_files(draft, (pattern for pattern in _FILES if pattern[0] == "mqtt"))
+    elif unseen:
+        _check_files(draft, (pattern for pattern in _FILES if pattern[0] != "models"))
+        _check_written(draft)
     else:
         _check_sources(draft)
         _check_files(draft, _FILES)
@@ -170,6 +186,8 @@ def _load(
         config = Config.model_validate_json(json.dumps(draft.tree), strict=True)
     except ValidationError as error:
         _explain(draft, error.errors(include_url=False, include_context=False))
+    if not remote:
+        _check_size(draft)
     if draft.problems:
         raise ConfigError(*draft.problems)
     return config
@@ -343,6 +361,16 @@ def _check_files(draft: _Draft, patterns: Iterable[tuple[str, ...]]) -> None:
         for path, value in keys.matches(draft.tree, pattern):
             if reason := why_absent(draft.cwd / value, "file or folder"):
                 draft.complain(path, f"{reason}: {value!r}")
+
+
+def _check_size(draft: _Draft) -> None:
+    """Complain of a size that is asked for where there is no folder to look it up in."""
+    path: KeyPath = (*_DETECTOR, "size")
+    if any(keys.at(draft.tree, (*_DETECTOR, key)) is not None for key in ("model_dir", "model_path")):
+        return
+    size = keys.at(draft.tree, path)
+    if size not in {None, _DEFAULT_SIZE} or draft.origins.get(path) == "--model-size":
+        draft.complain(path, f"{size} is looked up in a folder of models: name it by --model-dir or model_dir")
 
 
 def _check_written(draft: _Draft) -> None:

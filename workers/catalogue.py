@@ -73,7 +73,12 @@ def resolve(folder: Path, size: str) -> PairPaths:
         raise ModelError(f"{folder}: expected a model of size {size}, found {_summary(entries)}")
     if len(families) > 1:
         raise ModelError(f"{folder}: expected one family of size {size}, found {_names(cards)}; name the pair by path")
-    return _pair(folder, cards)
+    try:
+        return _pair(folder, cards)
+    except ModelError as error:
+        # One of these may be what is missed.
+        broken = "; ".join(str(entry.error) for entry in entries if entry.card is None)
+        raise ModelError(f"{error}; unusable: {broken}" if broken else str(error)) from None
 
 
 def verify(folder: Path) -> list[Verdict]:

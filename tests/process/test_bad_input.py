@@ -66,6 +66,9 @@ REFUSED = [
     Row("workers.count: should be greater than or equal to 1, not 0 (--workers)", options="--workers 0"),
     Row("workers.threads: should be less than or equal to 256, not 1000 (--threads)", options="--threads 1000"),
     Row("person_detector.size: should be 'n', 's', 'm', 'l' or 'x', not \"xl\" (--mod", options="--model-size xl"),
+    Row("size: s is looked up in a folder of models: name it by --model-dir", options="--model-size s"),
+    Row("size: n is looked up in a folder of models: name it by --model-dir", options="--model-size n"),
+    Row("by --model-dir or model_dir (orion.yaml, line 1)", "models: {person_detector: {size: m}}"),
     Row("person_detector.provider: should be 'auto', 'cpu'", options="--provider gpu"),
     Row("argument --attention: invalid choice: 'maybe' (choose from", options="--attention maybe"),
     Row("attention.mode: should be 'auto', 'external' or 'off', not \"on\"", "attention: {mode: on}"),
@@ -208,7 +211,16 @@ def test_what_cannot_be_used_ends_the_run(row: Row, materials: Path, tmp_path: P
     done = _run(materials, tmp_path, row.options)
     assert (done.returncode, done.stdout) == (EXIT_RESOURCE, ""), done.stderr
     assert row.told in done.stderr.splitlines()[-1]
-    assert not [line for line in done.stderr.splitlines() if line.startswith("Traceback")]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_640_that_runs_alone_for_want_of_a_320_is_told(materials: Path, tmp_path: Path) -> None:
+    (materials / "orion.yaml").unlink(missing_ok=True)
+    whole = placed(tmp_path / "yolo11n_640.onnx", 640, BOXES)
+    (tmp_path / "yolo11n_320.onnx").write_bytes(whole.read_bytes()[:200])
+    done = _run(materials, tmp_path, f"--model-dir {tmp_path} --frames 1 --every-frame")
+    assert done.returncode == 0, done.stderr
+    assert f"{whole} runs without a 320 model" in done.stderr
 
 
 def test_an_instance_that_is_running_is_named(materials: Path, tmp_path: Path) -> None:

@@ -71,6 +71,19 @@ def test_everything_that_fails_is_told_with_what_to_do(tmp_path: Path) -> None:
     assert "Connection refused: check mqtt.broker" in found["broker"]
 
 
+def test_what_is_named_and_not_there_holds_up_no_other_check(tmp_path: Path) -> None:
+    options = "--source absent.mp4 --source demo:320x240@10 --model absent.onnx --broker none"
+    code, found = examine(tmp_path, options)
+    assert code == 1
+    assert found["cam0"].startswith("FAIL source 'absent.mp4': no such file")
+    assert found["cam1"].startswith("OK demo:320x240@10")
+    assert found["models"].startswith("FAIL absent.onnx: ")
+    assert {name for name, text in found.items() if text.startswith("OK ")} >= {"shared memory", "broker"}
+    _, found = examine(tmp_path, "--source demo:320x240@10 --model-dir absent --broker none")
+    assert found["models"] == "FAIL models.person_detector.model_dir: absent: expected a folder of models, found none"
+    assert examine(tmp_path, "--source absent.mp4 --confidence 2") == (2, {})
+
+
 def test_a_provider_that_is_not_there_is_told(tmp_path: Path) -> None:
     placed(tmp_path / "large.onnx", 640, BOXES)
     code, found = examine(tmp_path, f"{DEMO} --broker none --model large.onnx --provider coreml")

@@ -47,6 +47,15 @@ def test_a_file_of_320_never_passes_for_the_640(tmp_path: Path) -> None:
         catalogue.resolve(tmp_path, "n")
 
 
+def test_a_640_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    large, _ = pair(tmp_path, "yolo11n")
+    large.write_bytes(large.read_bytes()[:200])
+    with pytest.raises(
+        ModelError, match=r"found yolo11n_320.onnx \(yolo11n, 320\); unusable: .*/yolo11n_640.onnx: onn"
+    ):
+        catalogue.resolve(tmp_path, "n")
+
+
 def test_an_open_input_serves_both_sizes_but_gives_way_to_a_fixed_one(tmp_path: Path) -> None:
     both = placed(tmp_path / "yolo11n.onnx", 640, BOX, dynamic=True)
     found = catalogue.resolve(tmp_path, "n")

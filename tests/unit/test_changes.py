@@ -31,7 +31,7 @@ from tests.conftest import REPOSITORY
 OTHER: dict[str, Any] = {
     "instance_id": "other", "room_id": "other", "shutdown_timeout_s": 9.0,
     "streams.cam0.source": "demo:160x120@5", "streams.cam0.room_id": "other", "streams.cam0.rate_hz": 3.0,
-    "models.person_detector.model_dir": "/tmp", "models.person_detector.size": "s",
+    "models.person_detector.model_dir": "/", "models.person_detector.size": "s",
     "models.person_detector.model_path": "/tmp", "models.person_detector.model_path_320": "/tmp",
     "models.person_detector.confidence": 0.7, "models.person_detector.iou": 0.6,
     "models.person_detector.classes": ["person", "dog"], "models.person_detector.provider": "cpu",
@@ -56,6 +56,7 @@ OTHER: dict[str, Any] = {
     "run.every_frame": True, "run.frames": 9, "run.results": "-", "run.save_frames": "/tmp",
 }  # fmt: skip
 """Another value for every key that is no stream's attention."""
+FROM_FOLDER = Config.model_validate({"models": {"person_detector": {"model_dir": Path("/tmp")}}})
 
 
 def leaves(section: type[BaseModel], path: Path_ = ()) -> Iterator[Path_]:
@@ -91,7 +92,7 @@ def other_value(path: Path_) -> Any:
 
 @pytest.mark.parametrize("path", KEYS, ids=".".join)
 def test_the_table_holds_for_every_key(path: Path_, tmp_path: Path) -> None:
-    present = Config()
+    present = FROM_FOLDER
     part = part_of(path, other_value(path))
     match effect_of(path):
         case "live" | "models":
@@ -109,8 +110,8 @@ def test_the_table_holds_for_every_key(path: Path_, tmp_path: Path) -> None:
 
 
 def kept_and_read(base: Config, new: Config, folder: Path) -> Config:
-    """Keep what makes `new` of `base`, and return what a start without a file makes of that."""
-    environ = {"XDG_STATE_HOME": str(folder)}
+    """Keep what makes `new` of `base`, and return what a start makes of that which names the same folder of models."""
+    environ = {"XDG_STATE_HOME": str(folder), "ORION_MODELS__PERSON_DETECTOR__MODEL_DIR": "/tmp"}
     persist.write(persist.changes_file("orion", environ), part_between(base, new) | {"persist_changes": True})
     again = settings.load_changed(base, {}, environ, folder)
     return again.model_copy(update={"persist_changes": new.persist_changes})
@@ -256,7 +257,7 @@ def test_streams_that_the_command_line_lists_are_those(tmp_path: Path) -> None:
 
 
 def test_names_that_look_like_numbers_are_kept_as_names(tmp_path: Path) -> None:
-    base = Config(streams=(StreamConfig(stream_id="12e3", source="demo"),))
+    base = FROM_FOLDER.model_copy(update={"streams": (StreamConfig(stream_id="12e3", source="demo"),)})
     new = edited(base, lambda tree: tree["streams"].append({"stream_id": "0o17", "source": "demo", "room_id": "1e5"}))
     (tmp_path / "orion.yaml").write_text("streams: [{stream_id: '12e3', source: demo}]")
     assert kept_and_read(base, new, tmp_path) == new

@@ -163,7 +163,7 @@ def test_a_pair_named_by_the_command_line_displaces_the_files(tmp_path: Path) ->
     file = "models: {person_detector: {model_path: a.onnx, model_path_320: b.onnx}}"
     by_path = load(tmp_path, file, model="c.onnx").models.person_detector
     assert (by_path.model_path, by_path.model_path_320) == (Path("c.onnx"), None)
-    by_size = load(tmp_path, file, model_size="m").models.person_detector
+    by_size = load(tmp_path, file, model_size="m", model_dir=".").models.person_detector
     assert (by_size.model_path, by_size.model_path_320, by_size.size) == (None, None, "m")
 
 
