@@ -2,6 +2,7 @@
 another configuration. Used by the supervisor's thread, at the start and by commands.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,11 @@ from orion.restart import RestartPolicy
 from orion.source import Source
 from orion.sources import make_source
 from orion.stream import Stream, StreamSettings
+
+_log = logging.getLogger(__name__)
+
+_KEYS = {"room_id": "room_id", "attention": "attention", "capture": "rate_hz"}
+"""What a stream is made with that a command can change, and the key that sets it."""
 
 
 class Running(Protocol):
@@ -108,13 +114,18 @@ def new_sources(old: Config, new: Config) -> dict[str, Source]:
 
 def apply(running: Running, new: Config, sources: Mapping[str, Source]) -> None:
     """Go over to `new`, as far as it concerns what runs without another pair of models."""
-    for stream_id in running.streams.keys() - {stream.stream_id for stream in new.streams}:
+    for stream_id in sorted(running.streams.keys() - {stream.stream_id for stream in new.streams}):
         running.remove_stream(stream_id)
+        _log.info("the stream was removed by command", extra={"stream": stream_id})
     for stream in new.streams:
         settings = stream_settings(new, stream)
         present = running.streams.get(stream.stream_id)
         if present is None:
             running.add_stream(settings, sources[stream.stream_id])
+            _log.info("the stream was added by command", extra={"stream": stream.stream_id})
         elif settings != present.settings or stream.stream_id in sources:
+            keys = [key for name, key in _KEYS.items() if getattr(settings, name) != getattr(present.settings, name)]
+            keys += ["source"] if stream.stream_id in sources else []
             present.change(settings, sources.get(stream.stream_id))
+            _log.info("the stream was changed by command: %s", ", ".join(keys), extra={"stream": stream.stream_id})
     running.limit_frames(frame_deadline_s(new))

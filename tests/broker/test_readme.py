@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,6 +108,28 @@ def test_the_examples_do_what_the_readme_says(
 
 def answers(health: Path) -> list[dict[str, Any]]:
     return [message for message in heard(health) if "command_ack" in message]
+
+
+def test_streams_come_change_and_go_as_the_readme_says(tmp_path: Path) -> None:
+    [configured] = [block for block in blocks(section("Configuration")) if "instance_id: ward-3" in block]
+    [commands] = [block for block in blocks(section("Configuration")) if "orion ctl" in block]
+    config = yaml.safe_load(configured)
+    del config["models"]
+    config["streams"] = [stream | {"source": "demo:320x240@10"} for stream in config["streams"]]
+    (tmp_path / "orion.yaml").write_text(yaml.safe_dump(config))
+    env = environment(tmp_path)
+    told = []
+    with running(tmp_path, instance_id=NAME, broker="embedded") as instance:
+        instance.await_results(1)
+        for line in commands.splitlines():
+            words = shlex.split(line.replace("ward-3", NAME))
+            done = subprocess.run([sys.executable, "-m", *words], env=env, check=True, capture_output=True, text=True)
+            told.append(done.stdout.partition("applied:")[2].split())
+        assert instance.stop() == 0
+        log = instance.errors()
+    assert told == [["-", "streams.hall"], ["-", "streams.door.rate_hz"], ["-", "streams.bed"]]
+    changes = re.findall(r"the stream was (.*) by command(.*) instance=\S+ stream=(\w+)", log)
+    assert changes == [("added", "", "hall"), ("changed", ": rate_hz", "door"), ("removed", "", "bed")]
 
 
 def test_every_command_is_in_the_table() -> None:
