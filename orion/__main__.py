@@ -20,6 +20,7 @@ def main() -> None:
         return run_command(sys.argv[1:])
 
     stdio.open_what_is_closed()
+    stdio.outlive_stderr()
     if sys.argv[1:2] == ["run"]:
         STOP_SIGNALS.install()
         code = run()

@@ -13,14 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from rich.console import Console
-
 from orion import bus as buses
 from orion import changes, lock, log, lookup, persist, reconfigure, report
 from orion.bus import Bus, BusSettings, IncomingCommand, Topic
 from orion.commands import Commands
 from orion.config import Config, broker_address, source_kind
-from orion.display import Display, summary
+from orion.display import Display, conclude
 from orion.errors import EXIT_OK, EXIT_RESOURCE, OrionError
 from orion.keeper import BrokerKeeper
 from orion.mailbox import Mailbox
@@ -233,7 +231,7 @@ def _program() -> str:
 def _show_summary(supervisor: Supervisor) -> Callable[[], None]:
     """Return what prints the summary, with the state as it is now."""
     state, reason = report.describe(supervisor), supervisor.stop_reason
-    return lambda: Console(stderr=True).print(summary(state, reason))
+    return lambda: conclude(state, reason)
 
 
 def _force(rings: RingMaker, held: lock.InstanceLock) -> None:

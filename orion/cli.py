@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from orion import __version__, paths, stdio
+from orion import __version__, log, paths, stdio
 from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, OrionError, Problem
 from orion.signals import held_back
 
@@ -67,7 +67,7 @@ def _run_command(argv: Sequence[str]) -> int:
         arguments = _parser().parse_args(list(argv))
         code: int = arguments.action(arguments)
     except OrionError as error:
-        sys.stderr.write(f"{error}\n")
+        log.complain(str(error))
         return error.exit_code
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else EXIT_OK

@@ -1,8 +1,10 @@
 """What a person sees while `run` works: on a terminal a live view, elsewhere a line now and then, both on stderr, and a
-summary at the end. The supervisor's thread leaves the newest state; a thread of its own draws it, so that a slow
-terminal never holds a frame up.
+summary at the end. Where programs read stderr, lines and summary are lines of the log, and hints are left out. The
+supervisor's thread leaves the newest state; a thread of its own draws it, so that a slow terminal never holds a frame
+up.
 """
 
+import logging
 import sys
 import threading
 import time
@@ -15,6 +17,10 @@ from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from orion import log
+
+_log = logging.getLogger(__name__)
 
 State = Mapping[str, Any]
 
@@ -67,13 +73,12 @@ class Display:
             live.update(self._view(), refresh=True)
 
     def _print_lines(self) -> None:
-        for note in self._notes:
+        for note in () if log.for_programs() else self._notes:
             print(note, file=sys.stderr, flush=True)  # noqa: T201 - the display is what prints
         next_s = time.monotonic() + _LINE_EVERY_S
         while not self._closing.wait(max(0.0, next_s - time.monotonic())):
             next_s += _LINE_EVERY_S
-            for stream in (self._state or {}).get("streams", []):
-                print(one_line(stream), file=sys.stderr, flush=True)  # noqa: T201 - see above
+            _tell(self._state or {"streams": []})
 
     def _view(self) -> RenderableType:
         state = self._state
@@ -97,17 +102,46 @@ def one_line(stream: State) -> str:
     )
 
 
+def _tell(state: State) -> None:
+    """Say how each stream is, in a line."""
+    for stream in state["streams"]:
+        if log.for_programs():
+            _log.info("%s", one_line(stream), extra={"stream": stream["stream_id"]})
+        else:
+            print(one_line(stream), file=sys.stderr, flush=True)  # noqa: T201 - the display is what prints
+
+
+def conclude(state: State, reason: str) -> None:
+    """Say at the end of a run what came of it."""
+    if not log.for_programs():
+        Console(stderr=True).print(summary(state, reason))
+        return
+    _log.info("stopped after %.1f s: %s", state["uptime_s"], reason)
+    _tell(_with_means(state))
+    if _measured(state):
+        _log.info("latencies: %s", _latency_lines(state, list(_STAGES), ", ").plain)
+
+
 def summary(state: State, reason: str) -> RenderableType:
     """Return what is shown when a run has ended: the counts of each stream and the latencies by stage, as far as there
     was a frame. Results a second are the run's mean.
     """
-    state = {**state, "streams": [{**stream, "fps": stream["mean_fps"]} for stream in state["streams"]]}
+    state = _with_means(state)
     parts: list[RenderableType] = [Text(f"Stopped after {state['uptime_s']:.1f} s: {reason}", style="bold")]
     if any(stream["captured"] for stream in state["streams"]):
         parts.append(_streams(state))
-    if any(figures["p50"] is not None for figures in state["latency_ms"].values()):
+    if _measured(state):
         parts.append(_Fitting(_latency_table(state), _latency_lines(state, list(_STAGES))))
     return Group(*parts)
+
+
+def _measured(state: State) -> bool:
+    return any(figures["p50"] is not None for figures in state["latency_ms"].values())
+
+
+def _with_means(state: State) -> State:
+    """Return the state with the run's mean as each stream's results a second."""
+    return {**state, "streams": [{**stream, "fps": stream["mean_fps"]} for stream in state["streams"]]}
 
 
 class _Fitting:

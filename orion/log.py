@@ -45,6 +45,21 @@ def setup(
     logging.captureWarnings(capture=True)
 
 
+def for_programs() -> bool:
+    """Return whether stderr is for programs to read: no terminal, and every line of the log is JSON."""
+    formatters = (handler.formatter for handler in logging.getLogger().handlers)
+    return not sys.stderr.isatty() and any(isinstance(formatter, JsonFormatter) for formatter in formatters)
+
+
+def complain(text: str) -> None:
+    """Say on stderr why this process ends: for people as it is, for programs as lines of the log."""
+    if not for_programs():
+        sys.stderr.write(f"{text}\n")
+        return
+    for line in text.splitlines():
+        logging.getLogger(__name__).error("%s", line)
+
+
 def write_due() -> None:
     """Write how often complaints came again, as far as it is due; to be called now and then, or silence hides them."""
     for handler in logging.getLogger().handlers:

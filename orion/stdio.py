@@ -3,9 +3,11 @@ Used where processes with a command line begin and end; imports nothing of the p
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from orion.errors import EXIT_GAVE_UP
 
@@ -25,6 +27,24 @@ def open_what_is_closed() -> None:
     # Python has None where a descriptor was closed at its start.
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def outlive_stderr() -> None:
+    """Go on when standard error cannot be written to, and end with the exit code that there would be else: its reader
+    may leave, and the work is more than the talk about it.
+    """
+    raw = _Stderr(2, "w", closefd=False)
+    encoding, errors = sys.stderr.encoding, sys.stderr.errors
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), encoding, errors, line_buffering=True)
+
+
+class _Stderr(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        """Write, or let it go nowhere: there is no other place to tell that."""
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
 
 
 def guarded(action: Callable[[], int]) -> int:

@@ -108,8 +108,9 @@ class View:
 
     def lines(self, now_s: float) -> Iterator[str]:
         """Yield the state as plain lines, one a stream."""
-        for stream_id, row in self._rows(now_s):
-            yield f"{stream_id}: {', '.join(part for part in row if part)}"
+        for stream_id, (state, rate, p50, p95, plan, size, people) in self._rows(now_s):
+            how = f"plan {' '.join(part for part in (plan, size) if part) or '-'}"
+            yield f"{stream_id}: {state}, {rate} results/s, p50 {p50} ms, p95 {p95} ms, {how}, people {people}"
 
     def _table(self, now_s: float) -> Table:
         table = Table(box=None, pad_edge=False)

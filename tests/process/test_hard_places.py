@@ -2,6 +2,7 @@
 without letters, a disk without room. Each is told in a line, with the exit code that scripts look at.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -63,6 +64,33 @@ def test_output_that_cannot_be_written_is_one_line(tmp_path: Path, line: str, re
 
 def test_a_reader_that_leaves_is_no_fault_to_talk_about(tmp_path: Path) -> None:
     assert orion(tmp_path, "config schema", "| true") == (EXIT_OK, "")
+
+
+def test_who_does_not_listen_any_more_changes_neither_the_run_nor_its_exit_code(tmp_path: Path) -> None:
+    line = "run --source demo:320x240@10 --frames 9 --every-frame --broker none --results results.jsonl"
+    (tmp_path / "text").write_text("no model")
+    for more, expected in (("", EXIT_OK), ("--model text", EXIT_RESOURCE)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer) as stderr:
+            command = [sys.executable, "-m", "orion", *line.split(), *more.split()]
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment(tmp_path), stderr=stderr, timeout=LIMIT_S, check=False
+            )
+        assert done.returncode == expected
+        assert (tmp_path / "results.jsonl").read_text().count("\n") == (9 if expected == EXIT_OK else 0)
+
+
+@pytest.mark.parametrize(("more", "expected"), [("", EXIT_OK), ("--model text", EXIT_RESOURCE)])
+def test_a_log_for_programs_has_nothing_but_lines_of_json(tmp_path: Path, more: str, expected: int) -> None:
+    (tmp_path / "text").write_text("no model")
+    line = f"run --source demo:320x240@10 --frames 2 --every-frame --broker none {more}"
+    code, said = orion(tmp_path, line, variables={"ORION_LOG__FORMAT": "json"})
+    assert code == expected
+    events = [json.loads(event) for event in said.splitlines()]
+    assert any(event["message"].startswith("stopped after ") for event in events)
+    last = events[-1]["message"]
+    assert last.startswith("text: onnxruntime cannot use it" if more else "latencies: ")
 
 
 def test_without_any_output_the_exit_code_still_tells(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """What a person is shown: the live view, the lines without a terminal, and the summary, at many widths."""
 
 import io
+import logging
 from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
-from orion.display import Display, one_line, summary
+from orion import display, log
+from orion.display import Display, conclude, one_line, summary
+from tests.instances import until
 
 CALM = {"p50": None, "p95": None, "p99": None}
 LATENCY = {
@@ -112,6 +115,27 @@ def test_the_summary_has_the_counts_and_the_latency_of_each_stage() -> None:
 def test_a_run_without_a_frame_is_summed_up_in_a_line() -> None:
     nothing = state(dict.fromkeys(LATENCY, CALM), captured=0)
     assert shown(summary(nothing, "hall failed"), 80) == ["Stopped after 12.3 s: hall failed"]
+
+
+def test_programs_get_lines_and_summary_as_lines_of_the_log_and_no_hints(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log, "for_programs", lambda: True)
+    monkeypatch.setattr(display, "_LINE_EVERY_S", 0.02)
+    caplog.set_level(logging.INFO)
+    shown = Display(["Ctrl-C stops."])
+    shown.start()
+    shown.update(state())
+    until(lambda: caplog.messages, "a line")
+    shown.close()
+    assert set(caplog.messages) == {one_line(STREAM)}
+    assert {vars(record)["stream"] for record in caplog.records} == {"hall"}
+    caplog.clear()
+    conclude(state(), "shutdown")
+    head, line, latencies = caplog.messages
+    assert (head, line) == ("stopped after 12.3 s: shutdown", one_line({**STREAM, "fps": STREAM["mean_fps"]}))
+    assert "inference 41.0 / 52.1 / 63.1 ms" in latencies
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80])

@@ -37,7 +37,9 @@ def test_results_show_as_one_line_a_stream() -> None:
     cam = next(line for line in lines if line.startswith("cam0"))
     assert cam.split() == ["cam0", "running", "10.0", "12.6", "12.6", "roi", "320", "1"]
     assert any("yolo11n on cpu" in line for line in lines)
-    assert next(view.lines(2.0)).startswith("a-camera-with-a-")
+    held, seen = view.lines(2.0)
+    assert held.startswith("a-camera-with-a-: running, 10.0 results/s, p50 ")
+    assert seen == "cam0: running, 10.0 results/s, p50 12.6 ms, p95 12.6 ms, plan roi 320, people 1"
     silent = next(line for line in drawn(view, 11.9) if line.startswith("cam0"))
     assert "silent 10 s" in silent
     assert silent.split()[-1] == "-"
