@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from orion import bus as buses
-from orion import changes, lock, log, lookup, persist, reconfigure, report
+from orion import changes, lifeline, lock, log, lookup, persist, reconfigure, report
 from orion.bus import Bus, BusSettings, IncomingCommand, Topic
 from orion.commands import Commands
 from orion.config import Config, broker_address, source_kind
@@ -54,6 +54,7 @@ def run(base: Config, config: Config) -> int:
     `config` is `base` with the changes that were made by command in an earlier run.
     """
     log.setup(config.log.level, config.log.format, config.instance_id)
+    lifeline.start_tracker()
     identity = Identity(config.instance_id, uuid.uuid4().hex[:12])
     if kept := changes.spelled(changes.differences(base, config)):
         _log.info("changed by command, see %s: %s", persist.changes_file(identity.instance_id), ", ".join(kept))

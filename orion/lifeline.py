@@ -6,12 +6,13 @@ import ctypes
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 
 from orion.signals import STOPPING, held_back
 
 _PR_SET_PDEATHSIG = 1
+_WARNINGS = "PYTHONWARNINGS"
 
 
 @contextmanager
@@ -22,6 +23,20 @@ def spawning() -> Iterator[None]:
         resource_tracker.ensure_running()
     with held_back():
         yield
+
+
+def start_tracker() -> None:
+    """Start Python's resource tracker, which removes the segments of a killed parent, in such a way that it does so
+    without a word on stderr. Before any other thread is there, since the environment is changed for a moment.
+    """
+    given = os.environ.get(_WARNINGS)
+    os.environ[_WARNINGS] = "ignore:resource_tracker:UserWarning"
+    # A machine that has no process to give is told of by whoever needs one.
+    with suppress(OSError), held_back():
+        resource_tracker.ensure_running()
+    del os.environ[_WARNINGS]
+    if given is not None:
+        os.environ[_WARNINGS] = given
 
 
 def ignore_stop_signals() -> None:

@@ -220,6 +220,8 @@ def test_workers_are_gone_within_a_second_when_the_supervisor_is_killed(tmp_path
         instance.process.kill()
         instance.process.wait(10)
         until(lambda: not any(map(alive, children)), f"the end of {children}", 1.0)
+        until(lambda: instance.segments() == [], "the end of its segments")
+        assert "resource_tracker" not in instance.errors()
 
 
 def test_leftovers_of_a_killed_run_are_removed_and_nothing_of_others(tmp_path: Path) -> None:
