@@ -69,7 +69,8 @@ def test_latest_wins_and_numbers_tell_the_drops(tmp_path: Path) -> None:
 def test_rate_and_pictures(tmp_path: Path) -> None:
     shots = tmp_path / "shots"
     options = ("--source", "demo:320x240@30", "--frames", "180", "--rate", "5", "--save-frames", str(shots))
-    with running(tmp_path, *options) as instance:
+    # Wide enough for the summary to wrap no count.
+    with running(tmp_path, *options, COLUMNS="120") as instance:
         assert instance.process.wait(60) == 0, instance.errors()
         # 180 frames at 30 Hz are six seconds; at 5 Hz that makes 30 frames taken and 150 skipped.
         assert any(f"{skipped} rate" in instance.errors() for skipped in (149, 150, 151)), instance.errors()
@@ -150,8 +151,7 @@ def test_a_terminal_shows_progress_where_results_go_and_at_the_end_what_was_meas
     assert re.search(r"cam0 ━{40} 25/25 frames", last)
     # The counts and figures of the summary are those of the results; histograms are right to 1 %.
     assert re.search(r"s: the sources have ended\n", summary)
-    people = results[-1]["data"]["count"]
-    assert re.search(rf"cam0 +ended +25 +25 +0 +none +[0-9.]+ +{people}\b", summary)
+    assert re.search(r"cam0 +ended +25 +25 +0 +none +[0-9.]+ +-", summary)
     stages = {"preprocess": "preprocess_ms", "inference": "inference_ms", "postprocess": "postprocess_ms"}
     measured = {name: sorted(result["timing"][key] for result in results) for name, key in stages.items()}
     measured["wait for a worker"] = sorted(result["latency"]["queue_ms"] for result in results)
