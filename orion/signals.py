@@ -10,6 +10,7 @@ import runpy
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -34,10 +35,21 @@ def held_back(numbers: Collection[signal.Signals] = STOPPING) -> Iterator[None]:
     What comes meanwhile comes afterwards.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    came: list[int] = []
+    handlers = {}
+    # A thread of a library may take a signal, whose handler then runs in the main thread, masked or not.
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def interruptible(action: Callable[[], int]) -> int:

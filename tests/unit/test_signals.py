@@ -1,10 +1,13 @@
 """What the first signal does, and the second: real signals to a process of their own, with a clock that is set."""
 
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from orion.signals import held_back
 from tests.conftest import REPOSITORY
 
 _PRESSES = """
@@ -39,3 +42,21 @@ def test_a_second_signal_forces_the_exit_unless_it_is_the_same_press(presses: st
     assert (done.returncode, done.stdout.splitlines()) == (code, said.split(", "))
     last = presses.rsplit(maxsplit=1)[-1].partition("@")[0]
     assert done.stderr == (f"forced exit: {last} came before the run had stopped in order\n" if code else "")
+
+
+def test_what_is_held_back_comes_afterwards_whoever_takes_it() -> None:
+    came: list[int] = []
+    let_go = threading.Event()
+    # Not masked, so that the kernel may give it the signal.
+    other = threading.Thread(target=let_go.wait)
+    other.start()
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with held_back():
+            signal.pthread_kill(other.ident or 0, signal.SIGTERM)
+            let_go.set()
+            other.join(10)
+            assert came == []
+        assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
