@@ -118,8 +118,7 @@ class Lane:
         self._waiting.extendleft(reversed(self._sent.values()))
         self._sent.clear()
         self._sent_rows.clear()
-        self._dropped += len(self._sent_unkept)
-        self._sent_unkept.clear()
+        self._give_up_unkept()
         self._fetched.clear()
         self._cursor = 0
 
@@ -221,8 +220,7 @@ class Lane:
         self._dropped += self._unsafe()
         self._sent.clear()
         self._waiting.clear()
-        self._dropped += len(self._sent_unkept)
-        self._sent_unkept.clear()
+        self._give_up_unkept()
         if self._done:
             self._remove_done(now)
         if self._outbox is not None:
@@ -292,6 +290,11 @@ class Lane:
             self._set_aside(error, now)
         else:
             self.outbox_fault = str(error)
+
+    def _give_up_unkept(self) -> None:
+        """Count what is on the wire and nowhere else as lost: nobody will acknowledge it any more."""
+        self._dropped += len(self._sent_unkept)
+        self._sent_unkept.clear()
 
     def _set_aside(self, error: OutboxError, now: float) -> None:
         """Give up what is in the outbox, but for what is on the wire or at hand: nothing waits behind it any more."""

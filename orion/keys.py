@@ -18,7 +18,7 @@ from orion.yaml_file import KeyPath
 
 def hint(path: KeyPath) -> str:
     """Return what the unknown key at `path` may be meant for: the same name elsewhere, a sister of it or a key
-    elsewhere that is much like it, else what its sisters are.
+    elsewhere that is much like it, else the nearest sister, and which others there are.
     """
     name = str(path[-1])
     section = _type_at(path[:-1])
@@ -31,7 +31,9 @@ def hint(path: KeyPath) -> str:
     if near := words or difflib.get_close_matches(name, sisters, 1, 0.6) or far:
         return f"did you mean {near[0]}?"
     # Secrets have no place in a file.
-    return f"known are {', '.join(known for known in sisters if not section.model_fields[known].exclude)}"
+    shown = [known for known in sisters if not section.model_fields[known].exclude]
+    (nearest,) = difflib.get_close_matches(name, shown, 1, 0.0)
+    return f"did you mean {nearest}? known are {', '.join(shown)}"
 
 
 def value_of(path: KeyPath, text: str) -> Any:

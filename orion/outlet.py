@@ -114,9 +114,10 @@ class Outlets:
     def tick(self, describe: Callable[[], dict[str, Any]]) -> None:
         """Show the state, and publish telemetry and log repetitions when they are due."""
         log.write_due()
+        state = describe()
         if self._display is not None:
-            self._display.update(describe())
+            self._display.update(state)
         if self._bus is not None and time.monotonic() >= self._telemetry_due_s:
             self._telemetry_due_s = time.monotonic() + self._telemetry_s
-            message = {"type": "telemetry", "timestamp": timestamp(time.time_ns())} | describe()
+            message = {"type": "telemetry", "timestamp": timestamp(time.time_ns())} | state
             self._bus.publish("telemetry", json.dumps(message, separators=(",", ":")).encode())

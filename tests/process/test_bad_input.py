@@ -83,7 +83,7 @@ REFUSED = [
     Row("streams.0.sorce: unknown key; did you mean source?", "streams: [{stream_id: a, source: demo, sorce: demo}]"),
     Row("broker: unknown key; did you mean mqtt.broker?", "broker: none"),
     Row("models.person_detektor: unknown key; did you mean person_detector?", "models: {person_detektor: {size: n}}"),
-    Row("mqtt.tls.insecure: unknown key; known are ca, cert, key", "mqtt: {tls: {insecure: true}}"),
+    Row("mqtt.tls.insecure: unknown key; did you mean cert? known are ca, cert, key", "mqtt: {tls: {insecure: true}}"),
     variable("ORION_MQTT__BROKR", "none", "mqtt.brokr: unknown key; did you mean broker? (ORION_MQTT__BROKR)"),
     variable("ORION_STREAMS__4__SOURCE", "demo", "there is no streams.4 that could be set (ORION_STREAMS__4__SOURCE)"),
     Row("unknown argument --sourc; did you mean --source?", options="--sourc demo"),

@@ -52,6 +52,17 @@ def add_all(lane: Lane, numbers: Iterable[int], now: float) -> None:
         lane.add(message(number), now)
 
 
+def sending_stored(outbox: Outbox, count: int) -> tuple[Lane, Wire]:
+    """Return a lane that has stored so many messages at 0 s and begun to send them at 1 s, and its wire."""
+    lane = Lane(outbox)
+    wire = Wire(lane)
+    add_all(lane, range(count), 0.0)
+    lane.tick(0.0)
+    lane.connected(1.0)
+    wire.send(1.0)
+    return lane, wire
+
+
 def test_messages_acknowledged_in_time_never_touch_the_disk(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.sqlite3", 100)
     lane = Lane(outbox, settle_s=5.0)
@@ -201,12 +212,7 @@ def test_outbox_that_cannot_be_written_is_told_and_tried_again(tmp_path: Path) -
 
 def test_rows_that_cannot_be_removed_are_not_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox = Outbox(tmp_path / "outbox.sqlite3", 1000)
-    lane = Lane(outbox)
-    wire = Wire(lane)
-    add_all(lane, range(64), 0.0)
-    lane.tick(0.0)
-    lane.connected(1.0)
-    wire.send(1.0)
+    lane, wire = sending_stored(outbox, 64)
     wire.answer(30)
 
     def full(_rows: object) -> None:
@@ -230,12 +236,7 @@ def test_a_damaged_outbox_is_set_aside_and_nothing_waits_behind_it(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = Outbox(tmp_path / "outbox.sqlite3", 10_000)
-    lane = Lane(outbox)
-    wire = Wire(lane)
-    add_all(lane, range(1000), 0.0)
-    lane.tick(1.0)
-    lane.connected(2.0)
-    wire.send(2.0)
+    lane, wire = sending_stored(outbox, 1000)
     error = OutboxDamagedError if how == "damaged" else OutboxError
 
     def refuse(*_: object) -> None:
@@ -243,7 +244,7 @@ def test_a_damaged_outbox_is_set_aside_and_nothing_waits_behind_it(
 
     monkeypatch.setattr(outbox, "read", refuse)
     # What had been read goes out; then the outbox fails again and again, or at once for good.
-    now = 2.0
+    now = 1.0
     while not (tmp_path / "outbox.sqlite3.unreadable").exists():
         wire.answer(1)
         now = lane.wakes_at(now)

@@ -205,11 +205,17 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
         ("rate_hz: 2", "did you mean streams.0.rate_hz?"),
         ("mqtt: {usrname: x}", "did you mean username?"),
         ("models: {person_detector: {model_size: n}}", "did you mean size?"),
-        ("mqtt: {tls: {verify: false}}", "known are ca, cert, key"),
-        ("mqtt: {port: 1883}", "known are broker, username, password_file, tls, topics, qos, outbox"),
+        ("mqtt: {tls: {verify: false}}", "did you mean key? known are ca, cert, key"),
+        (
+            "mqtt: {port: 1883}",
+            "did you mean outbox? known are broker, username, password_file, tls, topics, qos, outbox",
+        ),
         (
             "models: {person_detector: {threshold: 0.4}}",
-            "known are model_dir, size, model_path, model_path_320, confidence, iou, classes, provider",
+            (
+                "did you mean provider? known are model_dir, size, model_path, model_path_320, "
+                "confidence, iou, classes, provider"
+            ),
         ),
     ],
 )
