@@ -369,7 +369,8 @@ def _check_size(draft: _Draft) -> None:
     if any(keys.at(draft.tree, (*_DETECTOR, key)) is not None for key in ("model_dir", "model_path")):
         return
     size = keys.at(draft.tree, path)
-    if size not in {None, _DEFAULT_SIZE} or draft.origins.get(path) == "--model-size":
+    # What is no text is told by the schema.
+    if isinstance(size, str) and (size != _DEFAULT_SIZE or draft.origins.get(path) == "--model-size"):
         draft.complain(path, f"{size} is looked up in a folder of models: name it by --model-dir or model_dir")
 
 

@@ -69,6 +69,8 @@ REFUSED = [
     Row("size: s is looked up in a folder of models: name it by --model-dir", options="--model-size s"),
     Row("size: n is looked up in a folder of models: name it by --model-dir", options="--model-size n"),
     Row("by --model-dir or model_dir (orion.yaml, line 1)", "models: {person_detector: {size: m}}"),
+    Row("models.person_detector.size: should be", "models: {person_detector: {size: {m: 1}}}"),
+    Row("models.person_detector.size: should be", "models: {person_detector: {size: [m]}}"),
     Row("person_detector.provider: should be 'auto', 'cpu'", options="--provider gpu"),
     Row("argument --attention: invalid choice: 'maybe' (choose from", options="--attention maybe"),
     Row("attention.mode: should be 'auto', 'external' or 'off', not \"on\"", "attention: {mode: on}"),
