@@ -13,19 +13,20 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
+from msgspec.structs import replace
 
 from benchmarks.attention_view import SideBySide, Timeline, draw_timelines
 from benchmarks.inputs import default_pair, testdata
 from benchmarks.report import Bar, Report, Row, describe_model, plot_file, publish
-from benchmarks.scoring import HELD_IOU, Reference, Score, load_reference, score_frame
+from benchmarks.scoring import HELD_IOU, Reference, Score, load_reference, score_frame, xywh
 from orion.lookup import ModelPair
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome, Pixels
-from workers.boxes import Boxes, corners, overlaps
+from workers.boxes import Boxes, confidences, corners, overlaps
 from workers.motion import Watch, picture_step, sample
 from workers.person import PersonDetector
 
@@ -111,12 +112,12 @@ def _reference(video: Path) -> Reference | None:
 
 def _judged(judge: PersonDetector, frame: Pixels) -> np.ndarray:
     found = judge.process(frame, DetectRequest("judge", 0.0, settings=KINDS["always"])).detections
-    return np.concatenate([found.xywh, found.confidence[:, None]], axis=1).astype(np.float64)
+    return np.concatenate([xywh(found), confidences(found)[:, None]], axis=1)
 
 
 def _note(run: Run, outcome: Outcome, known: np.ndarray) -> None:
     held = outcome.inference == "held"
-    run.score += score_frame(outcome.detections.xywh, known, confidence=CONFIDENCE, iou=IOU, held=held)
+    run.score += score_frame(xywh(outcome.detections), known, confidence=CONFIDENCE, iou=IOU, held=held)
     run.reference.append(known)
     run.answers.append(corners(outcome.detections))
     run.outcomes.append(outcome)
@@ -202,8 +203,8 @@ def by_plan(run: Run) -> list[Row]:
         score = Score()
         for used, answer, known in zip(run.plans, run.answers, run.reference, strict=True):
             if used == plan:
-                xywh = np.concatenate([answer[:, :2], answer[:, 2:] - answer[:, :2]], axis=1).astype(np.int32)
-                score += score_frame(xywh, known, confidence=CONFIDENCE, iou=IOU, held=plan == "held")
+                found = np.concatenate([answer[:, :2], answer[:, 2:] - answer[:, :2]], axis=1).astype(np.int32)
+                score += score_frame(found, known, confidence=CONFIDENCE, iou=IOU, held=plan == "held")
         share = round(count / len(run.plans), 3)
         what = f"{run.video}: {plan}"
         rows.append({"what": what, "frames": count, "share": share, "people": score.expected, "recall": score.recall})

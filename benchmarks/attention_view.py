@@ -55,9 +55,9 @@ def _draw(area: Any, timeline: Timeline) -> None:
         area.add_patch(_rectangle(number, 2 * strip, -strip, colour, 1.0))
         for crop in outcome.roi_processing.crops if outcome.roi_processing else ():
             area.add_patch(_rectangle(number, crop.x, crop.width, colour, 0.25))
-    places = [(number, box) for number, outcome in enumerate(timeline.outcomes) for box in outcome.detections.xywh]
+    places = [(number, box) for number, outcome in enumerate(timeline.outcomes) for box in outcome.detections]
     across = [number + 0.5 for number, _ in places]
-    area.vlines(across, [box[0] for _, box in places], [box[0] + box[2] for _, box in places], "black", linewidth=0.6)
+    area.vlines(across, [box.x for _, box in places], [box.x + box.width for _, box in places], "black", linewidth=0.6)
     area.set(xlim=(0, len(timeline.plans)), ylim=(2.2 * strip, width), xlabel="frame", ylabel="across the picture")
     area.set_title(timeline.video)
 
@@ -102,7 +102,7 @@ def _paint(frame: Pixels, outcome: Outcome, caption: str) -> Pixels:
     picture = frame.copy()
     for crop in outcome.roi_processing.crops if outcome.roi_processing else ():
         cv2.rectangle(picture, (crop.x, crop.y), (crop.x + crop.width - 1, crop.y + crop.height - 1), _ORANGE, 2)
-    for x, y, width, height in outcome.detections.xywh.tolist():
-        cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), _GREEN, 2)
+    for box in outcome.detections:
+        cv2.rectangle(picture, (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1), _GREEN, 2)
     cv2.putText(picture, caption, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.6, _ORANGE, 2)
     return picture

@@ -52,7 +52,7 @@ def _spin() -> NoReturn:
 def _flood() -> NoReturn:
     with _socket() as end:
         while True:
-            end.send(msgpack.packb([wire.VERSION, "Ready", []]))
+            end.send(msgpack.packb([wire.VERSION, ["Ready"]]))
 
 
 def _hang_up() -> NoReturn:
@@ -83,7 +83,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "half": lambda: _send(wire.encode(Stop())[:3]),
     "malformed": lambda: _send(b"\xc1" * 40),
     "oversized": lambda: _send(b"\x00" * (LIMIT + 1)),
-    "version": lambda: _send(msgpack.packb([99, "Stop", {}])),
+    "version": lambda: _send(msgpack.packb([99, ["Stop"]])),
     "unasked": lambda: _send(wire.encode(Stop())),
     "flood": _flood,
     "hangup": _hang_up,

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
-import numpy as np
 import yaml
 
 from benchmarks.report import Bar, Report, publish
@@ -32,7 +31,7 @@ from orion.errors import ConfigError, ModelError, ResourceError, WireError
 from orion.messages import (
     AttentionSettings,
     BootFailure,
-    Detections,
+    Detection,
     DetectorInfo,
     DetectorSpec,
     DetectRequest,
@@ -133,8 +132,7 @@ def altered(tree: Any, chance: random.Random) -> Any:
 def _messages() -> list[bytes]:
     info = DetectorInfo("yolo11n", "n", (SessionInfo("/m", "ab", 640, "cpu", 1.0, 2.0),), 3.5, ((0, "person"),))
     region = Region(0.1, 0.2, 0.3, 0.4)
-    found = Detections(np.array([[1, 2, 30, 40]], np.int32), np.array([0.9], np.float32), np.array([0], np.int32))
-    outcome = Outcome(found, "full", 640, None, region, 0.1, 2.0, 0.3, 2.5)
+    outcome = Outcome((Detection(1, 2, 30, 40, 0.9, 0),), "full", 640, None, region, 0.1, 2.0, 0.3, 2.5)
     request = DetectRequest("cam0", 1.5, False, AttentionSettings(), (region,))
     spec = DetectorSpec("/a", "/b", 0.5, 0.45, ("person", "dog"), "cpu", 2)
     told: list[Message] = [

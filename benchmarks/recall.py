@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.inputs import default_pair, testdata
 from benchmarks.report import Report, Row, describe_model, publish
-from benchmarks.scoring import Reference, Score, load_reference, score_frame
+from benchmarks.scoring import Reference, Score, load_reference, score_frame, xywh
 from orion.config import PersonDetectorConfig
 from orion.lookup import ModelPair, find_pair
 from orion.messages import Crop, DetectorSpec, Pixels, SessionSize
@@ -72,7 +72,7 @@ def _frames(path: Path, every: int) -> list[tuple[int, Pixels]]:
 def _score(pair: SessionPair, size: SessionSize, frame: Pixels, reference: NDArray[np.float64]) -> Score:
     height, width = frame.shape[:2]
     detections, _ = infer(pair, frame, Crop(0, 0, width, height, size))
-    return score_frame(detections.xywh, reference, confidence=_REFERENCE_CONFIDENCE, iou=_IOU)
+    return score_frame(xywh(detections), reference, confidence=_REFERENCE_CONFIDENCE, iou=_IOU)
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from orion.messages import Detections
+
 HELD_IOU = 0.85
 """The overlap asked of a result that repeats earlier boxes."""
 
@@ -49,8 +51,14 @@ def load_reference(path: Path) -> Reference:
     return [np.array(boxes, np.float64).reshape(-1, 5) for boxes in frames]
 
 
+def xywh(detections: Detections) -> NDArray[np.int32]:
+    """Return the boxes of `detections` (N, 4): x, y, width, height in frame pixels."""
+    places = [(one.x, one.y, one.width, one.height) for one in detections]
+    return np.array(places, np.int32).reshape(-1, 4)
+
+
 def score_frame(
-    xywh: NDArray[np.int32],
+    found: NDArray[np.int32],
     reference: NDArray[np.float64],
     *,
     confidence: float = 0.4,
@@ -62,7 +70,7 @@ def score_frame(
     Pairs are matched one to one, the best overlap first, at `iou` or more (`held`: 0.85 or more). Reference boxes
     below `confidence` are ignored: not matching one is no miss, matching one no extra.
     """
-    overlaps = _overlaps(xywh.astype(np.float64), reference[:, :4])
+    overlaps = _overlaps(found.astype(np.float64), reference[:, :4])
     required = reference[:, 4] >= confidence
     matched, claimed = 0, 0
     least = HELD_IOU if held else iou
@@ -72,7 +80,7 @@ def score_frame(
         overlaps[:, theirs] = -1
         claimed += 1
         matched += int(required[theirs])
-    return Score(int(required.sum()), matched, len(xywh), len(xywh) - claimed)
+    return Score(int(required.sum()), matched, len(found), len(found) - claimed)
 
 
 def _overlaps(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from orion.handle import WorkerProcess
 from orion.ledger import Frame, Ledger, Slot
 from orion.messages import (
     AttentionSettings,
-    Detections,
+    Detection,
     DetectorInfo,
     DetectorSpec,
     DetectRequest,
@@ -83,13 +83,11 @@ class RowReader(FixedDetector):
 
     def __init__(self, spec: DetectorSpec) -> None:
         self.info = DetectorInfo(spec.model_640, "unknown", (), 1.0)
-        self._confidence = np.ones(2, np.float32)
-        self._class_id = np.zeros(2, np.int32)
 
     def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         """Answer one frame; its number comes as the stream's time."""
-        boxes = np.array(answer_to(frame, int(request.stream_time_s)), np.int32)
-        detections = Detections(boxes, self._confidence, self._class_id)
+        answer = answer_to(frame, int(request.stream_time_s))
+        detections = tuple(Detection(x, y, width, height, 1.0, 0) for x, y, width, height in answer)
         return Outcome(detections, "full", 640, None, None, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -160,8 +158,7 @@ class RingWay:
         self._ledger.give_back(lease, "inferred")
         if not isinstance(result, FrameResult):
             raise TypeError(f"the worker answered {result}")
-        boxes: Answer = result.outcome.detections.xywh.tolist()
-        return boxes
+        return [[one.x, one.y, one.width, one.height] for one in result.outcome.detections]
 
     def close(self) -> None:
         """Unlink the ring."""

@@ -5,9 +5,11 @@ still to be waited for. Runs in the supervisor's thread and waits nowhere.
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict
 
 from orion import changes, persist, reconfigure
 from orion.config import Config
@@ -243,7 +245,8 @@ class Commands:
     def _get_attention_rois(self, params: StreamParams) -> Outcome:
         streams = self._streams(params)
         regions = list(dict.fromkeys(region for stream in streams for region in stream.regions))
-        totals = {name: sum(getattr(s.counts, name) for s in streams) for name in asdict(streams[0].counts)}
+        names = [field.name for field in fields(streams[0].counts)]
+        totals = {name: sum(getattr(s.counts, name) for s in streams) for name in names}
         return Done(
             {
                 "attention_rois": [asdict(region) for region in regions],

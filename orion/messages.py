@@ -4,14 +4,18 @@ Coordinates: `xywh` boxes are pixels of the captured frame, top-left origin; a `
 carry their unit in their name; `*_ns` are nanoseconds, of the monotonic clock unless the name says `wall`.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+import sys
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
 """A picture or a view of one: (height, width, 3) uint8, BGR."""
+
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+"""A number that is one, and not endless; checked where it arrives."""
 
 SessionSize = Literal[320, 640]
 AttentionMode = Literal["auto", "external", "off"]
@@ -20,14 +24,17 @@ Strategy = Literal["simple", "smoothing", "velocity"]
 InferenceKind = Literal["full", "roi", "held"]
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Value(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A record of named and typed fields that cannot be changed. Packed, it is a list of its fields in their order."""
+
+
+class Region(Value, frozen=True):
     """A region of interest, normalized to the frame: x, y, width, height in 0..1, inside it, sides above zero."""
 
-    x: float
-    y: float
-    width: float
-    height: float
+    x: Finite
+    y: Finite
+    width: Finite
+    height: Finite
 
     def __post_init__(self) -> None:
         inside = self.x >= 0 and self.y >= 0 and self.x + self.width <= 1 + 1e-9 and self.y + self.height <= 1 + 1e-9
@@ -35,8 +42,7 @@ class Region:
             raise ValueError(f"a region lies inside 0..1 with sides above zero, not {self}")
 
 
-@dataclass(frozen=True, slots=True)
-class Crop:
+class Crop(Value, frozen=True):
     """A piece of a frame that was given to a session: pixels of the frame, and the session's size."""
 
     x: int
@@ -46,107 +52,90 @@ class Crop:
     model: SessionSize
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Detections:
-    """Boxes of one frame as parallel arrays, best first. No box at all is a legal value.
+class Detection(Value, frozen=True):
+    """One box: whole pixels of the frame, inside it; the class is the model's number for it."""
 
-    `xywh` (N, 4) int32 pixels of the frame, clipped to it, sides above zero; `confidence` (N,) float32 in 0..1;
-    `class_id` (N,) int32, the model's class number.
-    """
-
-    xywh: NDArray[np.int32]
-    confidence: NDArray[np.float32]
-    class_id: NDArray[np.int32]
-
-    def __post_init__(self) -> None:
-        count = len(self.confidence)
-        if self.xywh.shape != (count, 4) or self.class_id.shape != (count,):
-            raise ValueError(f"shapes differ: {self.xywh.shape}, {self.confidence.shape}, {self.class_id.shape}")
-
-    def __len__(self) -> int:
-        return len(self.confidence)
-
-    @classmethod
-    def empty(cls) -> "Detections":
-        """Return the value that says nobody was found."""
-        return cls(np.empty((0, 4), np.int32), np.empty(0, np.float32), np.empty(0, np.int32))
+    x: Annotated[int, msgspec.Meta(ge=0)]
+    y: Annotated[int, msgspec.Meta(ge=0)]
+    width: Annotated[int, msgspec.Meta(ge=1)]
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    class_id: Annotated[int, msgspec.Meta(ge=0)]
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionSettings:
+Detections = tuple[Detection, ...]
+"""Boxes of one frame, best first. No box at all is a legal value."""
+
+
+class AttentionSettings(Value, frozen=True):
     """What the operator set for one stream's attention; names and defaults are those of the configuration."""
 
     mode: AttentionMode = "auto"
     strategy: Strategy = "simple"
-    alpha: float = 0.3
-    velocity_threshold: float = 0.05
-    velocity_factor: float = 1.5
-    max_expansion: float = 0.3
-    expansion: float = 0.15
+    alpha: Finite = 0.3
+    velocity_threshold: Finite = 0.05
+    velocity_factor: Finite = 1.5
+    max_expansion: Finite = 0.3
+    expansion: Finite = 0.15
     history_size: int = 30
-    rescan_s: float | None = 2.0
+    rescan_s: Finite | None = 2.0
     min_person_px: int = 40
-    recall_floor: float = 0.97
-    cost_ratio: float | None = None
+    recall_floor: Finite = 0.97
+    cost_ratio: Finite | None = None
     """Cost of a 640 inference in units of a 320 one; None takes the ratio measured at READY."""
 
 
-@dataclass(frozen=True, slots=True)
-class DetectorSpec:
+class DetectorSpec(Value, frozen=True):
     """What a worker must load: the pair of model files and how to run it. `model_320` None runs the 640 alone."""
 
     model_640: str
     model_320: str | None
-    confidence: float
-    iou: float
+    confidence: Finite
+    iou: Finite
     classes: tuple[str, ...]
     provider: str
     threads: int
 
 
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
+class SessionInfo(Value, frozen=True):
     """One loaded session: its file, what it says of itself, and what loading and one warm inference cost."""
 
     path: str
     sha256: str
     size: int
     provider: str
-    load_ms: float
-    warm_ms: float
+    load_ms: Finite
+    warm_ms: Finite
     fallback: str | None = None
     """Why `cpu` runs it and not the provider that was asked for; None where it is what was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class DetectorInfo:
+class DetectorInfo(Value, frozen=True):
     """A loaded pair: `model_name` is its family and size as in `yolo11n`; `model_size` n, s, m, l, x or unknown."""
 
     model_name: str
     model_size: str
     sessions: tuple[SessionInfo, ...]
-    cost_ratio: float
+    cost_ratio: Finite
     """Time of a 640 inference over a 320 one, measured at READY and rounded to 0.5; 1.0 when there is one session."""
     labels: tuple[tuple[int, str], ...] = ()
     """Class number and name of everything that is looked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class DetectRequest:
+class DetectRequest(Value, frozen=True):
     """What the detector is told about a frame beside its pixels."""
 
     stream_id: str
-    stream_time_s: float
+    stream_time_s: Finite
     """The stream's own clock: presentation time for files, capture time for cameras."""
     continuous: bool = True
     """False on the first frame after a pause, a reconnect or a new ring: nothing seen before may be assumed."""
-    settings: AttentionSettings = field(default_factory=AttentionSettings)
+    settings: AttentionSettings = AttentionSettings()
     regions: tuple[Region, ...] = ()
     """External regions, set by command."""
 
 
-@dataclass(frozen=True, slots=True)
-class RoiProcessing:
+class RoiProcessing(Value, frozen=True):
     """What attention did with a frame and why; names are those of the published result."""
 
     target_size: SessionSize
@@ -161,8 +150,7 @@ class RoiProcessing:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class Outcome(Value, frozen=True):
     """What the detector made of one frame. Times are milliseconds of the worker's monotonic clock."""
 
     detections: Detections
@@ -170,14 +158,13 @@ class Outcome:
     model_selected: SessionSize
     roi_processing: RoiProcessing | None
     suggested_roi: Region | None
-    preprocess_ms: float
-    inference_ms: float
-    postprocess_ms: float
-    total_ms: float
+    preprocess_ms: Finite
+    inference_ms: Finite
+    postprocess_ms: Finite
+    total_ms: Finite
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionStats:
+class AttentionStats(Value, frozen=True):
     """What attention did on one stream since its worker started: frames by plan and by reason, as (name, count).
 
     Crops count where they are less than the frame; `trial_share` is that of all inference, by cost. `rescan_s` is the
@@ -191,11 +178,11 @@ class AttentionStats:
     model_640_selected: int
     active_rois: int
     trials: int
-    trial_share: float
+    trial_share: Finite
     recall_hits: int
     recall_total: int
-    recall_last_hour: float
-    rescan_s: float | None
+    recall_last_hour: Finite
+    rescan_s: Finite | None
     history: tuple[Region, ...]
     suggested_roi: Region | None
 
@@ -203,8 +190,7 @@ class AttentionStats:
 # What crosses the process boundary. A worker answers each FrameMessage with one FrameResult or one FrameFailure.
 
 
-@dataclass(frozen=True, slots=True)
-class FrameMessage:
+class FrameMessage(Value, frozen=True, tag=True):
     """Supervisor to worker: a leased frame, where its pixels are, and what the detector must know."""
 
     lease: int
@@ -215,57 +201,49 @@ class FrameMessage:
     request: DetectRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(Value, frozen=True, tag=True):
     """Supervisor to worker: a stream went to another worker or ended; drop what is kept for it."""
 
     stream_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(Value, frozen=True, tag=True):
     """Supervisor to worker: load this pair beside the present one, while frames go on. `swap` numbers the attempt."""
 
     swap: int
     spec: DetectorSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Value, frozen=True, tag=True):
     """Supervisor to worker: put the prepared pair in the place of the present one, before the next frame."""
 
     swap: int
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
+class Abort(Value, frozen=True, tag=True):
     """Supervisor to worker: keep the present pair, and let go of the other, loaded or not."""
 
     swap: int
 
 
-@dataclass(frozen=True, slots=True)
-class DescribeAttention:
+class DescribeAttention(Value, frozen=True, tag=True):
     """Supervisor to worker: say what attention keeps of a stream."""
 
     query: int
     stream_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Value, frozen=True, tag=True):
     """Supervisor to worker: leave, with exit code 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Value, frozen=True, tag=True):
     """Worker to supervisor: both sessions are loaded and warm; frames may come."""
 
     info: DetectorInfo
 
 
-@dataclass(frozen=True, slots=True)
-class BootFailure:
+class BootFailure(Value, frozen=True, tag=True):
     """Worker to supervisor: it could not start, and leaves with its own exit code. `kind` is the error's class."""
 
     kind: str
@@ -273,19 +251,17 @@ class BootFailure:
     traceback: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameResult:
+class FrameResult(Value, frozen=True, tag=True):
     """Worker to supervisor: the answer to a frame. `queue_ms` is from capture to the worker's start on it."""
 
     lease: int
     outcome: Outcome
-    queue_ms: float
+    queue_ms: Finite
     changed: DetectorInfo | None = None
     """What answers from this frame on, where that is no longer what was said last: a provider gave way to another."""
 
 
-@dataclass(frozen=True, slots=True)
-class FrameFailure:
+class FrameFailure(Value, frozen=True, tag=True):
     """Worker to supervisor: a frame could not be answered, and why; the worker goes on."""
 
     lease: int
@@ -296,32 +272,28 @@ class FrameFailure:
     """As that of a FrameResult."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Value, frozen=True, tag=True):
     """Worker to supervisor: the other pair is loaded and warm. `load_ms` is all of it, by the clock."""
 
     swap: int
     info: DetectorInfo
-    load_ms: float
+    load_ms: Finite
 
 
-@dataclass(frozen=True, slots=True)
-class PrepareFailed:
+class PrepareFailed(Value, frozen=True, tag=True):
     """Worker to supervisor: the other pair cannot be used, and why; the present one stays."""
 
     swap: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(Value, frozen=True, tag=True):
     """Worker to supervisor: from now on frames are answered by the other pair."""
 
     swap: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttentionDescribed:
+class AttentionDescribed(Value, frozen=True, tag=True):
     """Worker to supervisor: what attention keeps of a stream; None when it has seen no frame of it."""
 
     query: int

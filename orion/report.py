@@ -5,8 +5,9 @@ summary at the end draw from too. Runs in the supervisor's thread; returns plain
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from typing import Any, Protocol
+
+from msgspec.structs import asdict
 
 from orion import __version__
 from orion.handle import Busy, Failed, Idle, WorkerHandle

@@ -9,11 +9,12 @@ import queue
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import asdict
 
 from orion.errors import SourceError
 from orion.ledger import Lease
@@ -72,12 +73,10 @@ def publishable(
 
 def _detections(outcome: Outcome, labels: Mapping[int, str] | None) -> list[dict[str, Any]]:
     found = []
-    detections = outcome.detections
-    for (x, y, width, height), confidence, class_id in zip(
-        detections.xywh.tolist(), detections.confidence.tolist(), detections.class_id.tolist(), strict=True
-    ):
-        one = {"bbox": {"x": x, "y": y, "width": width, "height": height}, "confidence": round(confidence, 4)}
-        found.append(one if labels is None else one | {"class": labels.get(class_id, str(class_id))})
+    for one in outcome.detections:
+        bbox = {"x": one.x, "y": one.y, "width": one.width, "height": one.height}
+        said = {"bbox": bbox, "confidence": round(one.confidence, 4)}
+        found.append(said if labels is None else said | {"class": labels.get(one.class_id, str(one.class_id))})
     return found
 
 

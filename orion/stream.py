@@ -222,10 +222,9 @@ class Stream:
 
     def note(self, outcome: Outcome, now_s: float) -> None:
         """Remember of an answer what people want to see."""
-        confidence = outcome.detections.confidence
         self.shown.fps.add(now_s)
         self.shown.count = len(outcome.detections)
-        self.shown.best_confidence = float(confidence[0]) if len(confidence) else None
+        self.shown.best_confidence = outcome.detections[0].confidence if outcome.detections else None
         self.shown.inference = outcome.inference
         self.counts.add(outcome)
 

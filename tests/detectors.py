@@ -6,18 +6,19 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from benchmarks.faults import FAULTS
 from benchmarks.fixed import FixedDetector
-from orion.messages import Detections, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels, SessionInfo
+from orion.messages import DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels, SessionInfo
 
 INFO = DetectorInfo(
     "scripted", "unknown", (SessionInfo("none", "0" * 64, 640, "cpu", 1.0, 1.0),), 1.0, ((0, "person"),)
 )
-OUTCOME = Outcome(Detections.empty(), "full", 640, None, None, 0.1, 1.0, 0.1, 1.2)
-HELD = Outcome(Detections.empty(), "held", 640, None, None, 0.0, 0.0, 0.0, 0.0)
+OUTCOME = Outcome((), "full", 640, None, None, 0.1, 1.0, 0.1, 1.2)
+HELD = Outcome((), "held", 640, None, None, 0.0, 0.0, 0.0, 0.0)
 
 
 class Scripted(FixedDetector):

@@ -1,8 +1,9 @@
 """The real detector in a worker whose provider is lost while it works, and whose model is slow on `cpu`."""
 
 import threading
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome, Pixels
 from workers import session

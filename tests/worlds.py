@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from orion.messages import AttentionSettings, Crop, Detections, DetectRequest, Pixels, Region
+from orion.messages import AttentionSettings, Crop, Detection, Detections, DetectRequest, Pixels, Region
 from workers.attention import Attended, Attention
 from workers.pipeline import Timings
 
@@ -56,9 +56,8 @@ class World:
         """Return the parts inside `crop` of everybody who is tall enough there and of whom it has a third."""
         self.looks.append(crop)
         found = [box for person in self.people if (box := _part(person, crop)) is not None]
-        xywh = np.array([[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in found], np.int32).reshape(-1, 4)
-        count = len(found)
-        return Detections(xywh, np.full(count, 0.8, np.float32), np.zeros(count, np.int32)), Timings()
+        places = [(int(x1), int(y1), int(x2) - int(x1), int(y2) - int(y1)) for x1, y1, x2, y2 in found]
+        return tuple(Detection(*place, confidence=0.8, class_id=0) for place in places), Timings()
 
 
 def _part(person: Person, crop: Crop) -> NDArray[np.float64] | None:

@@ -5,6 +5,7 @@ worker's main thread, which owns one `Attention` for each stream.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from orion.messages import (
     RoiProcessing,
     SessionSize,
 )
-from workers.boxes import Boxes, corners, covered, crop_box, cut, overlaps, union
+from workers.boxes import Boxes, confidences, corners, covered, crop_box, cut, overlaps, union
 from workers.motion import Picture, Watch, picture_step, sample
 from workers.pipeline import Timings
 from workers.planner import Observation, Planner
@@ -211,20 +212,17 @@ def merge(parts: Sequence[Detections], crops: tuple[Crop, ...], frame_size: tupl
     """
     if len(parts) == 1:
         return parts[0]
-    xywh, confidence, class_id = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("xywh", "confidence", "class_id")
-    )
-    everything = Detections(xywh, confidence, class_id)
+    everything = tuple(chain.from_iterable(parts))
     boxes = corners(everything)
     pieces = np.concatenate([cut(corners(part), (crop,), frame_size) for part, crop in zip(parts, crops, strict=True)])
     rest = boxes[~pieces]
     kept = np.flatnonzero(~pieces | (covered(boxes, rest) < CUT_SHARE))
     order: list[int] = []
-    for best in kept[np.argsort(-confidence[kept], kind="stable")]:
-        rivals = [other for other in order if class_id[other] == class_id[best]]
+    for best in kept[np.argsort(-confidences(everything)[kept], kind="stable")]:
+        rivals = [other for other in order if everything[other].class_id == everything[best].class_id]
         if overlaps(boxes[[best]], boxes[rivals]).max(initial=0.0) <= MERGING_IOU:
             order.append(int(best))
-    return Detections(xywh[order], confidence[order], class_id[order])
+    return tuple(everything[one] for one in order)
 
 
 def _unplanned(request: DetectRequest) -> str:

@@ -18,9 +18,14 @@ EDGE_PX = 2
 
 def corners(detections: Detections) -> Boxes:
     """Return the boxes of `detections` as corners."""
-    xywh = detections.xywh.astype(np.float64)
-    boxes: Boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
+    sides = [(one.x, one.y, one.x + one.width, one.y + one.height) for one in detections]
+    boxes: Boxes = np.array(sides, np.float64).reshape(-1, 4)
     return boxes
+
+
+def confidences(detections: Detections) -> NDArray[np.float64]:
+    """Return the confidence (N,) of each of `detections`."""
+    return np.array([one.confidence for one in detections], np.float64)
 
 
 def crop_box(crop: Crop) -> Boxes:

@@ -9,7 +9,7 @@ from operator import itemgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from orion.messages import Detections, SessionSize
+from orion.messages import Detection, Detections, SessionSize
 from workers.card import Layout
 from workers.letterbox import Placement
 from workers.nms import Box, suppress
@@ -45,25 +45,18 @@ def decode(raw: NDArray[np.floating], rules: Rules, placement: Placement, frame_
     if rules.layout == "grid":
         found = suppress(found, rules.iou, MAX_DETECTIONS)
     if not found:
-        return Detections.empty()
+        return ()
     width, height = frame_size
     x0, y0 = placement.to_frame(0.0, 0.0)
     x_step, y_step = placement.scale
-    places: list[tuple[int, int, int, int]] = []
-    scores: list[float] = []
-    class_ids: list[int] = []
+    detections = []
     for x1, y1, x2, y2, score, class_id in found[:MAX_DETECTIONS]:
         left, right = _whole(x0 + x1 * x_step, width), _whole(x0 + x2 * x_step, width)
         top, bottom = _whole(y0 + y1 * y_step, height), _whole(y0 + y2 * y_step, height)
         if right > left and bottom > top:
-            places.append((left, top, right - left, bottom - top))
-            scores.append(score)
-            class_ids.append(class_id)
-    return Detections(
-        xywh=np.array(places, np.int32).reshape(-1, 4),
-        confidence=np.array(scores, np.float32),
-        class_id=np.array(class_ids, np.int32),
-    )
+            # The largest value of a head of 8 bits may lie a little above one.
+            detections.append(Detection(left, top, right - left, bottom - top, min(score, 1.0), class_id))
+    return tuple(detections)
 
 
 def candidates(raw: NDArray[np.floating], rules: Rules, confidence: float) -> list[Box]:

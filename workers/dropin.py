@@ -5,12 +5,13 @@ one thread: it reads a frame or a command, answers it, and reads on. It owns the
 import logging
 import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
+import msgspec
 
 from orion.errors import ModelError, WireError
 from orion.messages import AttentionSettings, Crop, Detections, DetectorSpec, Region, SessionSize
@@ -78,7 +79,7 @@ class Dropin:
         """Load the pair of that size from the present model's folder, then let the old one go."""
         start = time.perf_counter()
         found = catalogue.resolve(Path(self._spec.model_640).parent, size)
-        spec = replace(self._spec, model_640=found.model_640, model_320=found.model_320)
+        spec = msgspec.structs.replace(self._spec, model_640=found.model_640, model_320=found.model_320)
         self._replace(SessionPair.load(spec, rgb=True))
         self._spec = spec
         return (time.perf_counter() - start) * 1e3
@@ -107,7 +108,7 @@ class Dropin:
             },
             "timing": {key: round(value, 3) for key, value in asdict(timings).items()}
             | {"total_ms": round(total_ms, 3)},
-            "suggested_roi": None if suggested is None else asdict(suggested),
+            "suggested_roi": None if suggested is None else msgspec.structs.asdict(suggested),
         }
 
     def _metadata(self, frame: Frame, crop: Crop, total_ms: float) -> dict[str, Any]:
@@ -145,6 +146,9 @@ def _crop_of(frame: Frame, *, have_320: bool) -> Crop:
 
 def _plain(detections: Detections) -> list[dict[str, Any]]:
     return [
-        {"bbox": dict(zip(("x", "y", "width", "height"), box, strict=True)), "confidence": round(score, 4)}
-        for box, score in zip(detections.xywh.tolist(), detections.confidence.tolist(), strict=True)
+        {
+            "bbox": {"x": one.x, "y": one.y, "width": one.width, "height": one.height},
+            "confidence": round(one.confidence, 4),
+        }
+        for one in detections
     ]

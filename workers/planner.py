@@ -77,7 +77,7 @@ class Planner:
         self.recall = Recall()
         self.budget = Budget()
         self.history = History()
-        self.answer = Detections.empty()
+        self.answer: Detections = ()
         self.suggested: Region | None = None
         self.forget()
 
@@ -94,7 +94,7 @@ class Planner:
         self._interval_s = 0.0
         self._due: Plan | None = None
         self._doubted: tuple[Plan, Detections] | None = None
-        self.answer = Detections.empty()
+        self.answer = ()
         self.suggested = None
         self.history.clear()
 

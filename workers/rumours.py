@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orion.messages import Detections
-from workers.boxes import NONE, Boxes, corners, overlaps
+from workers.boxes import NONE, Boxes, confidences, corners, overlaps
 
 SAME_IOU = 0.5
 FIRMER = 0.1
@@ -21,24 +21,24 @@ class Rumours:
     """Refuted boxes (N, 4) in frame pixels and the confidence (N,) they had."""
 
     boxes: Boxes = field(default_factory=NONE.copy)
-    confidence: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    confidence: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @classmethod
     def of(cls, found: Detections, people: Boxes) -> Self:
         """Return those of `found` that are none of `people`, whom the full look saw."""
         boxes = corners(found)
         refuted = overlaps(boxes, people).max(axis=1, initial=0.0) < SAME_IOU
-        return cls(boxes[refuted], found.confidence[refuted])
+        return cls(boxes[refuted], confidences(found)[refuted])
 
     def without(self, found: Detections, people: Boxes) -> Detections:
         """Return `found` without these rumours; a box that fits one of `people` better is none."""
-        if len(self.boxes) == 0 or len(found) == 0:
+        if len(self.boxes) == 0 or not found:
             return found
         boxes = corners(found)
         ratios = overlaps(boxes, self.boxes)
         likest = ratios.argmax(axis=1)
         likeness = ratios.max(axis=1)
         known = overlaps(boxes, people).max(axis=1, initial=0.0)
-        firmer = found.confidence > self.confidence[likest] + FIRMER
+        firmer = confidences(found) > self.confidence[likest] + FIRMER
         kept = (likeness < SAME_IOU) | (known >= likeness) | firmer
-        return Detections(found.xywh[kept], found.confidence[kept], found.class_id[kept])
+        return tuple(one for one, stays in zip(found, kept, strict=True) if stays)

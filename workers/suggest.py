@@ -7,12 +7,11 @@ def suggest_region(detections: Detections, frame_size: tuple[int, int], expansio
     """Return the union of the boxes, each axis widened by `expansion` of its length in total, half on each side, and
     clamped to the frame of (width, height) pixels; normalized. None without boxes.
     """
-    if len(detections) == 0:
+    if not detections:
         return None
-    boxes = detections.xywh.tolist()
     width, height = frame_size
-    left, right = _widened([(x, x + w) for x, _, w, _ in boxes], width, expansion)
-    top, bottom = _widened([(y, y + h) for _, y, _, h in boxes], height, expansion)
+    left, right = _widened([(one.x, one.x + one.width) for one in detections], width, expansion)
+    top, bottom = _widened([(one.y, one.y + one.height) for one in detections], height, expansion)
     return Region(left, top, right - left, bottom - top)
 
 

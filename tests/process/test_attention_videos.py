@@ -4,15 +4,16 @@ costs, and how soon it reports who comes in. Costs are counted in inferences, so
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from benchmarks.scoring import Score, load_reference, score_frame
+from benchmarks.scoring import Score, load_reference, score_frame, xywh
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome, Pixels
 from orion.scene import DemoScene
 from tests.instances import LIMIT_S, running
@@ -83,7 +84,7 @@ def test_attention_saves_most_of_the_work_and_misses_next_to_nobody(
     for (time_s, frame), boxes in zip(frames(testdata / "video" / f"{bar.video}.mp4"), reference, strict=True):
         outcome = detector.process(frame, DetectRequest(bar.video, time_s, settings=SETTINGS))
         held = outcome.inference == "held"
-        total += score_frame(outcome.detections.xywh, boxes, confidence=0.4, iou=0.5, held=held)
+        total += score_frame(xywh(outcome.detections), boxes, confidence=0.4, iou=0.5, held=held)
         outcomes.append(outcome)
     assert total.recall >= bar.recall
     assert 1 - total.extra / max(total.found, 1) >= bar.precision
@@ -98,7 +99,7 @@ def test_nothing_is_timed_where_nothing_ran(testdata: Path, detector: PersonDete
     first, held = (detector.process(still, DetectRequest("still", t, settings=SETTINGS)) for t in (0.0, 0.1))
     assert (first.inference, held.inference) == ("full", "held")
     assert (held.preprocess_ms, held.inference_ms, held.postprocess_ms) == (0, 0, 0)
-    assert held.detections.xywh.tolist() == first.detections.xywh.tolist()
+    assert held.detections == first.detections
 
 
 def test_a_file_replayed_at_another_speed_is_decided_the_same_frame_by_frame(testdata: Path, tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_who_comes_in_over_any_edge_is_reported_within_two_inferences(
     room = pictures(testdata, "one_by_one_person", 0, 1)[0]
     still, walker = pictures(testdata, "classroom", 0, 1)[0], pictures(testdata, "worker_zone", 20, 21)[0]
     whole = detector.process(walker, DetectRequest("walker", 0, settings=AttentionSettings(mode="off")))
-    x, y, width, height = whole.detections.xywh[0].tolist()
+    x, y, width, height = xywh(whole.detections)[0].tolist()
     person = walker[y : y + height, x : x + width]
     missed = seen = 0
     for number in range(16):

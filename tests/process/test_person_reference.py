@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from benchmarks.scoring import Score, load_reference, score_frame
+from benchmarks.scoring import Score, load_reference, score_frame, xywh
 from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest, Pixels, SessionSize
 from workers.person import PersonDetector
 
@@ -41,7 +41,7 @@ def test_whole_frames_score_like_the_reference(testdata: Path, detector: PersonD
     total = Score()
     for number, frame in frames(testdata / "video" / f"{name}.mp4", step):
         outcome = detector.process(frame, DetectRequest("cam0", number / 10, settings=WHOLE))
-        total += score_frame(outcome.detections.xywh, reference[number], confidence=0.4, iou=0.9)
+        total += score_frame(xywh(outcome.detections), reference[number], confidence=0.4, iou=0.9)
     assert total.expected > 0
     assert total.recall >= 0.99
     assert total.extra_share <= 0.01
@@ -74,7 +74,7 @@ def test_the_four_people_at_the_bus(testdata: Path, detector: PersonDetector) ->
     bus = cv2.imread(str(testdata / "bus.jpg"))
     assert bus is not None
     outcome = detector.process(np.asarray(bus, np.uint8), DetectRequest("cam0", 0.0, settings=WHOLE))
-    assert outcome.detections.confidence == pytest.approx([0.90, 0.83, 0.83, 0.57], abs=0.02)
+    assert [one.confidence for one in outcome.detections] == pytest.approx([0.90, 0.83, 0.83, 0.57], abs=0.02)
     info = detector.info
     assert (info.model_name, info.model_size, [session.size for session in info.sessions]) == (
         "yolo11n",

@@ -1,11 +1,11 @@
 """Attention as a whole, on a world of rectangles: which crops it asks for, when, and what it answers."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from orion.messages import AttentionMode, AttentionSettings, Crop, Detections, Region
+from benchmarks.scoring import xywh
+from orion.messages import AttentionMode, AttentionSettings, Crop, Detection, Detections, Region
 from tests.worlds import HEIGHT, WIDTH, Person, Stream, World, reasons
 from workers.attention import Attended, merge
 
@@ -43,7 +43,7 @@ def test_a_walker_is_followed_by_small_crops_that_hold_the_whole_person() -> Non
     assert reasons(answers) == ["first"] + ["confirmed"] * 17
     for number, answer in enumerate(answers):
         left = 150 + 6 * (number + 1)
-        assert answer.detections.xywh.tolist() == [[left, 200, 60, 160]]
+        assert xywh(answer.detections).tolist() == [[left, 200, 60, 160]]
         assert answer.inference == ("roi" if number else "full")
     for answer in answers[1:]:
         (crop,) = crops(answer)
@@ -79,7 +79,7 @@ def test_the_still_are_held_until_the_rescan() -> None:
     assert len(held) == 38
     for answer in held:
         assert crops(answer) == ()
-        assert answer.detections.xywh.tolist() == [[300, 200, 60, 160]]
+        assert xywh(answer.detections).tolist() == [[300, 200, 60, 160]]
         assert answer.timings.inference_ms == 0
         assert answer.suggested_roi is not None
 
@@ -106,7 +106,7 @@ def test_nothing_is_held_across(what: str) -> None:
         stream.frames = 0
     answer = stream.frame(continuous=what != "not continuous")
     assert WHOLE_640 in crops(answer)
-    assert answer.detections.xywh.tolist() == [[person.x, 200, 60, 160] for person in world.people]
+    assert xywh(answer.detections).tolist() == [[person.x, 200, 60, 160] for person in world.people]
 
 
 def test_a_newcomer_who_moves_is_found_at_once() -> None:
@@ -348,8 +348,7 @@ def test_stats_add_up() -> None:
 
 
 def detections(*boxes: tuple[int, int, int, int, float, int]) -> Detections:
-    table = np.array(boxes, np.float64).reshape(-1, 6)
-    return Detections(table[:, :4].astype(np.int32), table[:, 4].astype(np.float32), table[:, 5].astype(np.int32))
+    return tuple(Detection(*box) for box in boxes)
 
 
 def test_boxes_of_several_crops_become_one_frames() -> None:
@@ -362,5 +361,5 @@ def test_boxes_of_several_crops_become_one_frames() -> None:
         (left, right),
         (960, 540),
     )
-    assert merged.xywh.tolist() == [[290, 60, 60, 150], [200, 50, 60, 150], [204, 52, 60, 150]]
-    assert merged.class_id.tolist() == [0, 0, 1]
+    assert xywh(merged).tolist() == [[290, 60, 60, 150], [200, 50, 60, 150], [204, 52, 60, 150]]
+    assert [one.class_id for one in merged] == [0, 0, 1]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.attention import Run, bars, by_height, motion_check, newcomer_delays, plan_of
 from benchmarks.report import Report
-from orion.messages import Crop, Detections, InferenceKind, Outcome, RoiProcessing
+from orion.messages import Crop, InferenceKind, Outcome, RoiProcessing
 from workers.boxes import NONE, Boxes
 
 
@@ -35,7 +35,7 @@ def test_who_was_faintly_there_before_is_no_newcomer() -> None:
 
 def outcome(kind: InferenceKind, *crops: Crop) -> Outcome:
     processing = RoiProcessing(640, False, "", "simple", (), None, crops, None, "")
-    return Outcome(Detections.empty(), kind, 640, processing, None, 0, 0, 0, 0)
+    return Outcome((), kind, 640, processing, None, 0, 0, 0, 0)
 
 
 def test_the_plan_of_a_frame_is_told_from_its_crops() -> None:

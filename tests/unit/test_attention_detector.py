@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.scoring import xywh
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome
 from tests import models
 from workers.pair import SessionPair
@@ -37,7 +38,7 @@ def test_boxes_from_crops_are_in_frame_pixels(detector: PersonDetector) -> None:
     outcomes = [see(detector, number, 300 + 8 * number) for number in range(12)]
     assert [outcome.inference for outcome in outcomes] == ["full"] + ["roi"] * 11
     for number, outcome in enumerate(outcomes):
-        np.testing.assert_allclose(outcome.detections.xywh, [[300 + 8 * number, 200, 60, 160]], atol=2)
+        np.testing.assert_allclose(xywh(outcome.detections), [[300 + 8 * number, 200, 60, 160]], atol=2)
         assert outcome.model_selected == (320 if number else 640)
         assert outcome.inference_ms > 0
         assert outcome.suggested_roi is not None

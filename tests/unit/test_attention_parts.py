@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from orion.messages import AttentionSettings, Crop, Detections
+from benchmarks.scoring import xywh
+from orion.messages import AttentionSettings, Crop, Detection, Detections
 from tests.worlds import HEIGHT, WIDTH, Person, Stream, World, reasons
 from workers.boxes import NONE, Boxes, cut, same_people
 from workers.motion import Change
@@ -22,9 +23,7 @@ def box(x: float, y: float, width: float, height: float) -> Boxes:
 
 
 def found(*boxes: tuple[int, int, int, int], confidence: float = 0.8) -> Detections:
-    count = len(boxes)
-    xywh = np.array(boxes, np.int32).reshape(-1, 4)
-    return Detections(xywh, np.full(count, confidence, np.float32), np.zeros(count, np.int32))
+    return tuple(Detection(*box, confidence, 0) for box in boxes)
 
 
 def test_a_crop_is_never_small_and_never_leaves_the_frame() -> None:
@@ -145,7 +144,7 @@ def test_a_refuted_box_is_dropped_until_it_is_firmer() -> None:
     rumours = Rumours.of(found((100, 100, 60, 160), (400, 100, 60, 160)), people)
     assert rumours.boxes.tolist() == [[400, 100, 460, 260]]
     again = found((102, 100, 60, 160), (404, 100, 60, 160))
-    assert rumours.without(again, people).xywh.tolist() == [[102, 100, 60, 160]]
+    assert xywh(rumours.without(again, people)).tolist() == [[102, 100, 60, 160]]
     assert len(rumours.without(found((404, 100, 60, 160), confidence=0.95), people)) == 1
     assert len(rumours.without(found((600, 100, 60, 160)), people)) == 1
 

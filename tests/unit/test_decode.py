@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.scoring import xywh
 from orion.messages import Crop, SessionSize
 from workers.card import Layout
 from workers.decode import MAX_DETECTIONS, Rules, decode
@@ -30,9 +31,13 @@ def whole(width: int = 640, height: int = 640, size: SessionSize = 640) -> Crop:
 def test_boxes_are_rounded_clipped_and_best_first() -> None:
     raw = grid([[10.4, 10.6, 50.4, 50.6, 0.5], [-20, 600.2, 30, 700, 0.9], [100, 100, 200, 200, 0.39]])
     found = decode(raw, rules(), place(whole()), FRAME)
-    assert found.xywh.tolist() == [[0, 600, 30, 40], [10, 11, 40, 40]]
-    assert found.confidence.tolist() == pytest.approx([0.9, 0.5])
-    assert found.xywh.dtype == np.int32
+    assert xywh(found).tolist() == [[0, 600, 30, 40], [10, 11, 40, 40]]
+    assert [one.confidence for one in found] == pytest.approx([0.9, 0.5])
+
+
+def test_a_score_beyond_one_is_one() -> None:
+    (found,) = decode(grid([[10, 10, 50, 50, 1.002]]), rules(), place(whole()), FRAME)
+    assert found.confidence == 1.0
 
 
 def test_the_threshold_itself_counts() -> None:
@@ -68,30 +73,29 @@ def test_the_threshold_itself_counts() -> None:
 )
 def test_broken_and_empty_boxes_are_dropped_and_hide_no_other(row: list[float]) -> None:
     sound = [10, 10, 50, 50, 0.6]
-    assert decode(grid([row, sound]), rules(), place(whole()), FRAME).xywh.tolist() == [[10, 10, 40, 40]]
+    assert xywh(decode(grid([row, sound]), rules(), place(whole()), FRAME)).tolist() == [[10, 10, 40, 40]]
     end2end = np.array([[[*row, 0], [*sound, 0]]], np.float32)
-    assert decode(end2end, rules("end2end"), place(whole()), FRAME).xywh.tolist() == [[10, 10, 40, 40]]
+    assert xywh(decode(end2end, rules("end2end"), place(whole()), FRAME)).tolist() == [[10, 10, 40, 40]]
 
 
 def test_only_the_wanted_classes_and_each_suppressed_apart() -> None:
     raw = grid([[10, 10, 50, 50, 0.9, 0.0, 0.8], [11, 10, 50, 50, 0.0, 0.95, 0.0], [12, 10, 52, 50, 0.7, 0, 0.85]], 3)
     found = decode(raw, rules(class_ids=(2, 0)), place(whole()), FRAME)
-    assert found.class_id.tolist() == [0, 2]
-    assert found.xywh[:, 0].tolist() == [10, 12]
+    assert [one.class_id for one in found] == [0, 2]
+    assert xywh(found)[:, 0].tolist() == [10, 12]
 
 
 def test_an_end_to_end_head_is_final() -> None:
     """Its boxes may overlap: it has suppressed already."""
     rows = [[10, 10, 50, 50, 0.7, 0], [11, 10, 50, 50, 0.9, 0], [10, 10, 50, 50, 0.95, 5], [0, 0, 0, 0, 0, 0]]
     found = decode(np.array([rows], np.float32), rules("end2end"), place(whole()), FRAME)
-    assert found.xywh[:, 0].tolist() == [11, 10]
-    assert found.class_id.tolist() == [0, 0]
+    assert xywh(found)[:, 0].tolist() == [11, 10]
+    assert [one.class_id for one in found] == [0, 0]
 
 
 def test_float16_heads_are_read() -> None:
     found = decode(grid([[10, 10, 50, 50, 0.75]]).astype(np.float16), rules(), place(whole()), FRAME)
-    assert found.xywh.tolist() == [[10, 10, 40, 40]]
-    assert found.confidence.dtype == np.float32
+    assert xywh(found).tolist() == [[10, 10, 40, 40]]
 
 
 def test_a_flood_is_bounded() -> None:
@@ -100,8 +104,8 @@ def test_a_flood_is_bounded() -> None:
     raw = np.stack([x + 3, y + 3, np.full(8400, 5), np.full(8400, 5), 0.5 + places / 20000])[None].astype(np.float32)
     found = decode(raw, rules(), place(whole()), FRAME)
     assert len(found) == MAX_DETECTIONS
-    assert found.confidence[0] == raw[0, 4].max()
-    assert (np.diff(found.confidence) <= 0).all()
+    assert found[0].confidence == raw[0, 4].max()
+    assert (np.diff([one.confidence for one in found]) <= 0).all()
 
 
 @given(
@@ -122,7 +126,7 @@ def test_boxes_anywhere_come_back_within_a_pixel(
     seen = [*placement.to_input(float(x1), float(y1)), *placement.to_input(float(x2), float(y2))]
     found = decode(grid([[*seen, 0.9]]), rules(), placement, (width, height))
     assert len(found) == 1
-    x, y, w, h = found.xywh[0].tolist()
+    x, y, w, h = xywh(found)[0].tolist()
     assert np.abs(np.subtract([x, y, x + w, y + h], [x1, y1, x2, y2])).max() <= 1
     assert x >= 0
     assert y >= 0

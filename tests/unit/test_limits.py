@@ -1,8 +1,7 @@
 """How long a worker may take, as plain numbers from measured times."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from orion.limits import Limits
 from orion.messages import DetectorInfo, SessionInfo

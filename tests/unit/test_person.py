@@ -1,11 +1,12 @@
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from benchmarks.scoring import xywh
 from orion.messages import DetectorSpec, DetectRequest, Outcome, Pixels
 from tests.models import picture, placed, seeing
 from workers.person import PersonDetector
@@ -54,7 +55,7 @@ def test_boxes_come_back_where_the_model_saw_them(tmp_path: Path, width: int, he
         rows = [[*letterboxed(box, width, height), 0.9 - 0.05 * i, 0] for i, box in enumerate(batch)]
         outcome = detect(placed(tmp_path / f"m{start}.onnx", 640, rows), np.zeros((height, width, 3), np.uint8))
         assert len(outcome.detections) == len(batch)
-        for box, found in zip(batch, outcome.detections.xywh, strict=True):
+        for box, found in zip(batch, xywh(outcome.detections), strict=True):
             edges = np.abs(
                 np.subtract([*box[:2], box[0] + box[2], box[1] + box[3]], [*found[:2], *(found[:2] + found[2:])])
             )
@@ -68,15 +69,15 @@ def test_what_is_in_the_picture_is_found_there(tmp_path: Path, width: int, heigh
     outcome = detect(seeing(tmp_path / "seeing.onnx", 640), picture(width, height, patches))
     assert len(outcome.detections) == 3
     for patch in patches:
-        assert max(iou(patch, found) for found in outcome.detections.xywh) >= 0.95
+        assert max(iou(patch, found) for found in xywh(outcome.detections)) >= 0.95
 
 
 def test_person_is_found_by_name_wherever_it_is_in_the_list(tmp_path: Path) -> None:
     rows = [[100, 200, 180, 300, 0.9, 0], [300, 200, 380, 300, 0.8, 1]]
     path = placed(tmp_path / "two.onnx", 640, rows, names=("cat", "person"))
     outcome = detect(path, np.zeros((640, 640, 3), np.uint8))
-    assert outcome.detections.xywh.tolist() == [[300, 200, 80, 100]]
-    assert outcome.detections.class_id.tolist() == [1]
+    assert xywh(outcome.detections).tolist() == [[300, 200, 80, 100]]
+    assert [one.class_id for one in outcome.detections] == [1]
 
 
 def test_the_suggestion_is_that_of_the_contract(tmp_path: Path) -> None:

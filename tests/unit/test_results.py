@@ -8,14 +8,13 @@ import resource
 import termios
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from orion.errors import SourceError
 from orion.ledger import Frame, Lease, Slot
 from orion.messages import (
     Crop,
-    Detections,
+    Detection,
     DetectorInfo,
     FrameResult,
     InferenceKind,
@@ -36,11 +35,7 @@ INFO = DetectorInfo(
     (SessionInfo("/640", "aa", 640, "cpu", 1, 2), SessionInfo("/320", "bb", 320, "openvino", 1, 2)),
     3.5,
 )
-BOXES = Detections(
-    np.array([[100, 200, 80, 150], [500, 180, 90, 160]], np.int32),
-    np.array([0.91234567, 0.5], np.float32),
-    np.array([0, 2], np.int32),
-)
+BOXES = (Detection(100, 200, 80, 150, 0.91234567, 0), Detection(500, 180, 90, 160, 0.5, 2))
 
 
 def outcome(inference: InferenceKind = "full", roi: RoiProcessing | None = None) -> FrameResult:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.scoring import xywh
 from orion.messages import Crop, Detections, DetectorSpec, Pixels, SessionSize
 from orion.scene import CYCLE_S, DemoScene, Figure
 from workers.pair import SessionPair
@@ -224,7 +225,7 @@ def embedded() -> Iterator[SessionPair]:
 def found(figure: Figure, detections: Detections) -> bool:
     """Return whether a detection overlaps the figure with an intersection over union of one half or more."""
     x, y, width, height = figure.xywh
-    for left, top, wide, tall in detections.xywh.tolist():
+    for left, top, wide, tall in xywh(detections).tolist():
         across = min(x + width, left + wide) - max(x, left)
         down = min(y + height, top + tall) - max(y, top)
         common = max(0.0, across) * max(0.0, down)

@@ -10,6 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 
+from benchmarks.scoring import xywh
 from orion.errors import ModelError
 from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest, Pixels
 from tests.models import COCO_LIKE, counting, picture, placed, seeing
@@ -42,9 +43,9 @@ def test_every_kind_of_export_gives_the_same_boxes(tmp_path: Path, layout: str, 
     path = placed(tmp_path / "m.onnx", 640, BOXES, names=COCO_LIKE, layout=layout, half=half, dynamic=dynamic)
     detector = PersonDetector(spec(path, None, "cpu", "person", "car"))
     found = detector.process(FRAME, DetectRequest("cam0", 0.0)).detections
-    assert found.xywh.tolist() == [[100, 200, 80, 100], [300, 200, 80, 100]]
-    assert found.confidence == pytest.approx([0.9, 0.8], abs=0.001)
-    assert found.class_id.tolist() == [0, 2]
+    assert xywh(found).tolist() == [[100, 200, 80, 100], [300, 200, 80, 100]]
+    assert [one.confidence for one in found] == pytest.approx([0.9, 0.8], abs=0.001)
+    assert [one.class_id for one in found] == [0, 2]
     assert detector.info.labels == ((0, "person"), (2, "car"))
     card = describe(str(path))
     assert (card.layout, card.half, card.side) == (layout, half, None if dynamic else 640)
@@ -54,8 +55,8 @@ def test_an_eight_bit_file_runs(tmp_path: Path) -> None:
     """Its head has one scale a row: places in steps of 2.7 pixels."""
     path = placed(tmp_path / "m.onnx", 640, BOXES, names=COCO_LIKE, eight_bit=True)
     found = PersonDetector(spec(path)).process(FRAME, DetectRequest("cam0", 0.0)).detections
-    assert np.abs(found.xywh - [[100, 200, 80, 100]]).max() <= 3
-    assert found.confidence == pytest.approx([0.9], abs=0.01)
+    assert np.abs(xywh(found) - [[100, 200, 80, 100]]).max() <= 3
+    assert [one.confidence for one in found] == pytest.approx([0.9], abs=0.01)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -67,8 +68,8 @@ def test_the_picture_may_decide_how_many_boxes_there_are(tmp_path: Path, *, dyna
         infer(pair, picture(640, 640, patches[:count]), Crop(0, 0, 640, 640, 640))[0] for count in (0, 2, 1, 3, 0)
     ]
     assert [len(answer) for answer in answers] == [0, 2, 1, 3, 0]
-    assert answers[3].xywh.tolist() == [[0, 200, 80, 100], [100, 200, 80, 100], [200, 200, 80, 100]]
-    assert answers[1].xywh.tolist() == answers[3].xywh.tolist()[:2]
+    assert xywh(answers[3]).tolist() == [[0, 200, 80, 100], [100, 200, 80, 100], [200, 200, 80, 100]]
+    assert xywh(answers[1]).tolist() == xywh(answers[3]).tolist()[:2]
 
 
 def test_a_class_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_a_swap_changes_the_model_between_frames(tmp_path: Path) -> None:
     assert detector.info.model_name == "yolo11n"
     detector.swap(other)
     assert detector.info.model_name == "yolo11s"
-    assert detector.process(FRAME, DetectRequest("cam0", 0.0)).detections.xywh.tolist() == [[0, 0, 50, 60]]
+    assert xywh(detector.process(FRAME, DetectRequest("cam0", 0.0)).detections).tolist() == [[0, 0, 50, 60]]
     detector.close()
 
 
@@ -128,7 +129,7 @@ def test_a_pair_is_loaded_beside_running_frames_and_swapped_in(tmp_path: Path) -
         while not loading.done():
             assert len(detector.process(FRAME, DetectRequest("cam0", 0.0)).detections) == 1
         detector.swap(loading.result())
-    assert detector.process(FRAME, DetectRequest("cam0", 0.0)).detections.xywh.tolist() == [[0, 0, 50, 60]]
+    assert xywh(detector.process(FRAME, DetectRequest("cam0", 0.0)).detections).tolist() == [[0, 0, 50, 60]]
     detector.close()
 
 
@@ -198,7 +199,7 @@ def test_a_provider_that_fails_gives_way_while_frames_fail(
     after = detector.info
     assert [(session.provider, session.fallback) for session in after.sessions] == [("cpu", LOST)] * 2
     assert all(new.warm_ms != old.warm_ms for new, old in zip(after.sessions, before.sessions, strict=True))
-    assert detector.process(frame, request).detections.xywh.tolist() == expected.xywh.tolist()
+    assert detector.process(frame, request).detections == expected
     assert [record.message for record in caplog.records] == [f"provider {LOST}; going on with cpu"]
     detector.close()
 
@@ -238,7 +239,7 @@ def test_a_pair_that_is_swapped_in_needs_no_relief(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
         detector.process(FRAME, DetectRequest("cam0", 0.0))
     detector.swap(other)
-    assert detector.process(FRAME, DetectRequest("cam0", 0.0)).detections.xywh.tolist() == [[0, 0, 50, 60]]
+    assert xywh(detector.process(FRAME, DetectRequest("cam0", 0.0)).detections).tolist() == [[0, 0, 50, 60]]
     assert detector.info.model_name == "yolo11s"
     detector.close()
 
