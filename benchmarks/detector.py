@@ -32,8 +32,8 @@ from orion.lookup import ModelPair
 from orion.messages import Pixels, SessionSize
 from workers.session import installed_providers
 
-PICTURES = {"720p": (1280, 720), "1080p": (1920, 1080), "4k": (3840, 2160)}
-AROUND_LIMITS_MS = {("1080p", "640"): 0.6, ("1080p", "320"): 0.3, ("4k", "640"): 0.7, ("4k", "320"): 0.35}
+PICTURES = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
+AROUND_LIMITS_MS = {("1080p", "640"): 0.6, ("1080p", "320"): 0.3, ("4K", "640"): 0.7, ("4K", "320"): 0.35}
 """What may be spent around the inference of a frame on one thread."""
 ALTERNATED_LIMIT = 1.15
 """A session alternated with the other, over the session alone."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 
 from benchmarks.child import Child, asked
@@ -71,7 +72,7 @@ class SmallDetector(FixedDetector):
         height, width = frame.shape[:2]
         detections, timings = infer(self._pair, frame, Crop(0, 0, width, height, 320))
         total_ms = (time.perf_counter() - start) * 1e3
-        return Outcome(detections, "full", 320, None, None, **asdict(timings), total_ms=total_ms)
+        return Outcome(detections, "full", 320, None, None, **msgspec.structs.asdict(timings), total_ms=total_ms)
 
     def close(self) -> None:
         """Let go of the sessions."""

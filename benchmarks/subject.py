@@ -18,12 +18,11 @@ from orion.lookup import ModelPair
 from orion.messages import AttentionSettings, Crop, Detections, DetectorSpec, DetectRequest, Pixels, SessionSize
 from orion.ring import MIN_SLOTS, Ring, RingView
 from workers import check_image
-from workers.attention import Attention, Look
+from workers.attention import Look
 from workers.decode import decode
 from workers.letterbox import place
-from workers.pair import SessionPair
+from workers.person import PersonDetector
 from workers.pipeline import Timings, infer
-from workers.turns import Turns
 
 UNCOUNTED = 2
 """Runs at the start of a block that are not counted."""
@@ -44,15 +43,24 @@ class Times:
         return [total - inference for total, inference in zip(self.total, self.inference, strict=True)]
 
 
+class _Directed(PersonDetector):
+    """The worker's detector, but for the session: with attention off it would never take the 320."""
+
+    look: Look
+
+    def _look(self, frame: Pixels) -> Look:  # noqa: ARG002 - the detector's own looks at the frame
+        return self.look
+
+
 class Subject:
     """A loaded pair, and the runs that are timed on it."""
 
     def __init__(self, pair: ModelPair, provider: str, threads: int) -> None:
         small = None if pair.model_320 is None else str(pair.model_320)
         spec = DetectorSpec(str(pair.model_640), small, 0.4, 0.45, ("person",), provider, threads)
-        self.pair = SessionPair.load(spec)
+        self._detector = _Directed(spec)
+        self.pair = self._detector._pair
         self.sizes: list[SessionSize] = sorted(self.pair.lanes, reverse=True)
-        self._turns, self._attention = Turns(), Attention()
         self._exported: dict[SessionSize, Callable[[], object]] = {}
         if self.pair.info.sessions[0].provider == "cpu":
             self._exported = {
@@ -91,24 +99,22 @@ class Subject:
             return decode(raw, lane.rules, placement, (width, height)), Timings()
 
         for _ in range(UNCOUNTED + 1):
-            took_ms, _ = self._attend(frame, look)
+            took_ms, _ = self._detect(frame, look)
         times.total.append(took_ms)
 
     def path(self, frame: Pixels, size: SessionSize, times: Times) -> None:
         """Time one whole frame with attention off, from its pixels to its boxes and the region that they suggest."""
         crop = whole(frame, size)
-        took_ms, timings = self._attend(frame, lambda _: infer(self.pair, frame, crop))
+        took_ms, inference_ms = self._detect(frame, lambda _: infer(self.pair, frame, crop))
         times.total.append(took_ms)
-        times.inference.append(timings.inference_ms)
+        times.inference.append(inference_ms)
 
-    def _attend(self, frame: Pixels, look: Look) -> tuple[float, Timings]:
-        """Do what the worker's detector does with a frame, but with `look`, which may take the 320 session too; return
-        the milliseconds that it took, and what the stages in it say.
-        """
+    def _detect(self, frame: Pixels, look: Look) -> tuple[float, float]:
+        """Return the milliseconds of all that the detector does with a frame, and of the inference in it."""
+        self._detector.look = look
         start = time.perf_counter()
-        with self._turns:
-            seen = self._attention.process(frame, _OFF, look, 1.0)
-        return (time.perf_counter() - start) * 1e3, seen.timings
+        outcome = self._detector.process(frame, _OFF)
+        return (time.perf_counter() - start) * 1e3, outcome.inference_ms
 
 
 class WrittenFrame:

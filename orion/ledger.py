@@ -13,11 +13,14 @@ captured frame ends in exactly one count: captured = completed + in_flight + sum
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Literal
 
+from msgspec.structs import replace
+
+from orion.messages import Value
 from orion.ring import MIN_SLOTS
 
 Completion = Literal["inferred", "held"]
@@ -41,8 +44,7 @@ class Slot:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Value, frozen=True):
     """What is known of a captured frame beside its pixels."""
 
     frame_seq: int
@@ -58,8 +60,7 @@ class Frame:
     """False on the first frame after a pause, a reconnect or a change of size; in a lease also if that was dropped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(Value, frozen=True):
     """A frame in the hands of one worker; `attempt` is 2 when an earlier worker died with it."""
 
     slot: Slot

@@ -25,7 +25,9 @@ InferenceKind = Literal["full", "roi", "held"]
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A record of named and typed fields that cannot be changed. Packed, it is a list of its fields in their order."""
+    """A record of named and typed fields that cannot be changed; packed, it is a list of them in their order. What is
+    made for every frame is one of these: right after an inference it takes half as long to make as a dataclass.
+    """
 
 
 class Region(Value, frozen=True):

@@ -20,6 +20,7 @@ from orion.messages import (
     Region,
     RoiProcessing,
     SessionSize,
+    Value,
 )
 from workers.boxes import Boxes, confidences, corners, covered, crop_box, cut, overlaps, union
 from workers.motion import Picture, Watch, picture_step, sample
@@ -36,8 +37,7 @@ CUT_SHARE = 0.6
 """A box that its crop cuts is another crop's person when that much of it lies in that one's box."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Attended:
+class Attended(Value, frozen=True):
     """What attention made of one frame."""
 
     detections: Detections

@@ -5,7 +5,6 @@ one thread: it reads a frame or a command, answers it, and reads on. It owns the
 import logging
 import math
 import time
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,7 +105,7 @@ class Dropin:
                 "count": len(detections),
                 "metadata": self._metadata(frame, crop, total_ms),
             },
-            "timing": {key: round(value, 3) for key, value in asdict(timings).items()}
+            "timing": {key: round(value, 3) for key, value in msgspec.structs.asdict(timings).items()}
             | {"total_ms": round(total_ms, 3)},
             "suggested_roi": None if suggested is None else msgspec.structs.asdict(suggested),
         }

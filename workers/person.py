@@ -10,7 +10,7 @@ import cv2
 
 from orion.errors import ModelError
 from orion.messages import AttentionStats, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
-from workers.attention import Attention
+from workers.attention import Attention, Look
 from workers.pair import SessionPair, trim_memory
 from workers.pipeline import infer
 from workers.session import ProviderError
@@ -60,8 +60,10 @@ class PersonDetector:
 
     def _process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         start = time.perf_counter()
-        attention = self._attention.setdefault(request.stream_id, Attention())
-        seen = attention.process(frame, request, partial(infer, self._pair, frame), self._cost_ratio(request))
+        attention = self._attention.get(request.stream_id)
+        if attention is None:
+            attention = self._attention[request.stream_id] = Attention()
+        seen = attention.process(frame, request, self._look(frame), self._cost_ratio(request))
         return Outcome(
             detections=seen.detections,
             inference=seen.inference,
@@ -73,6 +75,9 @@ class PersonDetector:
             postprocess_ms=seen.timings.postprocess_ms,
             total_ms=(time.perf_counter() - start) * 1e3,
         )
+
+    def _look(self, frame: Pixels) -> Look:
+        return partial(infer, self._pair, frame)
 
     def attention_stats(self, stream_id: str) -> AttentionStats | None:
         """Return what attention did on a stream; None for one of which no frame was processed."""

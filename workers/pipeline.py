@@ -3,15 +3,13 @@ it as often as its plan for the frame says.
 """
 
 import time
-from dataclasses import dataclass
 
-from orion.messages import Crop, Detections, Pixels
+from orion.messages import Crop, Detections, Pixels, Value
 from workers.decode import decode
 from workers.pair import SessionPair
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(Value, frozen=True):
     """Milliseconds of the monotonic clock spent in each stage; those of several inferences add up."""
 
     preprocess_ms: float = 0.0

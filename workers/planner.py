@@ -5,9 +5,10 @@ trial, which tells whether a cheap plan would have found everybody.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from orion.messages import AttentionSettings, AttentionSource, Detections, Region
 from workers.boxes import (

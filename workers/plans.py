@@ -3,12 +3,11 @@ session; one of the 640 session costs the ratio that the planner is given.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from orion.messages import AttentionSource, Crop, Region, SessionSize
+from orion.messages import AttentionSource, Crop, Region, SessionSize, Value
 from workers.boxes import Boxes, areas, crop_box, union
 
 PlanKind = Literal["held", "crop_320", "crops_320", "whole_320", "crop_640", "whole_640"]
@@ -25,8 +24,7 @@ SMALL_AREA = 102_400
 """Square pixels of a crop below which the 320 session is proposed first (320 x 320: nothing is lost by it)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Value, frozen=True):
     """What to do with one frame: the crops to run (none when the last answer is held), and why.
 
     `source` and `rois` say where attention came from, `merged` is the region (normalized) that the crops were made for.

@@ -4,13 +4,13 @@ import os
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from orion.errors import TornFrameError
 from orion.ledger import DROP_REASONS, Frame, Lease, Ledger, Slot
