@@ -23,7 +23,7 @@ from rich.table import Table
 
 import orion
 
-_PACKAGES = ("numpy", "opencv-python-headless", "msgpack")
+_PACKAGES = ("numpy", "opencv-python-headless", "msgspec", "msgpack")
 
 _FILE_WIDTH = 160
 

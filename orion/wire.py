@@ -130,6 +130,7 @@ def _other_version(version: object) -> str:
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(tuple[int, Message])
-_MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
+_MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
+"""TypeError is for what cannot be the key of a map, before msgspec 0.22."""
 _KINDS = {kind.__name__: kind for kind in typing.get_args(Message)}
 _STEP = re.compile(r"\[(\d+)\]")
