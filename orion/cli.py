@@ -21,6 +21,7 @@ from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, OrionError, Problem
 from orion.signals import held_back
 
 if TYPE_CHECKING:
+    from orion import settings
     from orion.config import Config
 
 _LONGEST_TIMEOUT_S = 3600.0
@@ -275,15 +276,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return app.run(*_configurations(arguments))
 
 
-def _configurations(arguments: argparse.Namespace, *, unseen: bool = False) -> "tuple[Config, Config]":
-    """Return the configuration as it is written, and with the changes made by command that are kept. `unseen` sources
-    and models need not be there.
-    """
+def _configurations(arguments: argparse.Namespace, present: "settings.Present" = "all") -> "tuple[Config, Config]":
+    """Return the configuration as it is written, and with the changes made by command that are kept."""
     from orion import settings  # noqa: PLC0415
 
     options, cwd = _options(arguments), Path.cwd()
-    config = settings.load(options, os.environ, cwd, unseen=unseen)
-    return config, settings.load_changed(config, options, os.environ, cwd, unseen=unseen)
+    config = settings.load(options, os.environ, cwd, present)
+    return config, settings.load_changed(config, options, os.environ, cwd, present)
 
 
 def _ctl(arguments: argparse.Namespace) -> int:
@@ -305,13 +304,13 @@ def _remote_config(arguments: argparse.Namespace) -> "Config":
     from orion import settings  # noqa: PLC0415
 
     given = {"config": arguments.config, "instance_id": arguments.instance_id, "broker": arguments.broker}
-    return settings.load(given, os.environ, Path.cwd(), remote=True)
+    return settings.load(given, os.environ, Path.cwd(), "broker")
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from orion import doctor  # noqa: PLC0415
 
-    _, config = _configurations(arguments, unseen=True)
+    _, config = _configurations(arguments, "own")
     return doctor.examine(config)
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -122,27 +122,23 @@ class _Draft:
         self.assign(path, keys.value_of(path, text), origin)
 
 
-def load(
-    cli: Mapping[str, Any],
-    environ: Mapping[str, str],
-    cwd: Path,
-    *,
-    remote: bool = False,
-    unseen: bool = False,
-) -> Config:
+Present = Literal["all", "own", "broker"]
+"""Which of the files that a configuration names must be there: all; all but sources and models, for who looks for those
+by itself; or those for the broker alone, for who only speaks with the instance, which may be on another machine."""
+
+
+def load(cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path, present: Present = "all") -> Config:
     """Return the configuration that file, environment and command line make together.
 
     `cli` has options by their argparse name (`OPTIONS`, and `config`, `source`, `rate`, `attention`), absent or None
-    where not given; relative paths are meant from `cwd`. `remote` is for who only speaks with the instance: models,
-    videos and folders may be on another machine, so only the files of `mqtt` must be there. `unseen` is for who looks
-    for sources and models later, so that these need not be there. Raises ConfigError with every problem found,
-    ResourceError when the password's file is there but cannot be read.
+    where not given; relative paths are meant from `cwd`. Raises ConfigError with every problem found, ResourceError
+    when the password's file is there but cannot be read.
     """
-    return _load(cli, environ, cwd, {}, "", remote=remote, unseen=unseen)
+    return _load(cli, environ, cwd, {}, "", present)
 
 
 def load_changed(
-    config: Config, cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path, *, unseen: bool = False
+    config: Config, cli: Mapping[str, Any], environ: Mapping[str, str], cwd: Path, present: Present = "all"
 ) -> Config:
     """Return `config`, as `load` gave it, with the changes made by command that it keeps: they hold over all but what
     the environment and the command line say. Raises what `load` does.
@@ -150,7 +146,7 @@ def load_changed(
     file = persist.changes_file(config.instance_id, environ)
     changes = persist.read(file)
     kept = changes.get("persist_changes", config.persist_changes)
-    return _load(cli, environ, cwd, changes, str(file), unseen=unseen) if changes and kept else config
+    return _load(cli, environ, cwd, changes, str(file), present) if changes and kept else config
 
 
 def _load(
@@ -159,9 +155,7 @@ def _load(
     cwd: Path,
     changes: Mapping[str, Any],
     changes_file: str,
-    *,
-    remote: bool = False,
-    unseen: bool = False,
+    present: Present,
 ) -> Config:
     draft = _Draft(cwd)
     _take_file(draft, cli.get("config"))
@@ -173,24 +167,27 @@ def _load(
     fixed = frozenset(path for path, origin in draft.origins.items() if from_file.get(path) != origin)
     _take_changes(draft, changes, fixed, changes_file)
     _take_password(draft)
-    if remote:
-        _check_files(draft, (pattern for pattern in _FILES if pattern[0] == "mqtt"))
-    elif unseen:
-        _check_files(draft, (pattern for pattern in _FILES if pattern[0] != "models"))
-        _check_written(draft)
-    else:
-        _check_sources(draft)
-        _check_files(draft, _FILES)
-        _check_written(draft)
+    _check_present(draft, present)
     try:
         config = Config.model_validate_json(json.dumps(draft.tree), strict=True)
     except ValidationError as error:
         _explain(draft, error.errors(include_url=False, include_context=False))
-    if not remote:
+    if present != "broker":
         _check_size(draft)
     if draft.problems:
         raise ConfigError(*draft.problems)
     return config
+
+
+def _check_present(draft: _Draft, present: Present) -> None:
+    """Complain of files and folders that must be there and are not."""
+    if present == "broker":
+        _check_files(draft, (pattern for pattern in _FILES if pattern[0] == "mqtt"))
+        return
+    if present == "all":
+        _check_sources(draft)
+    _check_files(draft, (pattern for pattern in _FILES if present == "all" or pattern[0] != "models"))
+    _check_written(draft)
 
 
 def _take_changes(draft: _Draft, changes: Mapping[str, Any], fixed: frozenset[KeyPath], origin: str) -> None:

@@ -14,6 +14,7 @@ from orion.messages import AttentionSettings, Outcome, Region
 from orion.ring import MIN_SLOTS, Ring
 from orion.source import Source, SourceInfo
 from orion.telemetry import RateMeter
+from orion.vitals import SEEING
 
 StreamState = Literal["opening", "running", "frozen", "slow", "irregular", "lost", "ended", "failed"]
 
@@ -217,7 +218,7 @@ class Stream:
 
     def sees_people(self, now_s: float) -> bool:
         """Return whether the last answer tells who is there now."""
-        delivers = self.state in {"running", "slow", "irregular"} and not self.ledger.paused
+        delivers = self.state in SEEING and not self.ledger.paused
         return delivers and self.shown.fps.fresh(now_s)
 
     def note(self, outcome: Outcome, now_s: float) -> None:

@@ -10,6 +10,9 @@ from orion.messages import Pixels
 
 Condition = Literal["well", "frozen", "slow", "irregular"]
 
+SEEING = frozenset({"running", "slow", "irregular"})
+"""States of a stream whose newest answer tells who is there now: not of one that is frozen, lost or over."""
+
 FROZEN_AFTER_S: Final = 15.0
 """Longer than cameras let pass between two key pictures, at which even a still scene gets new noise."""
 SLOW_WINDOW_S: Final = 10.0

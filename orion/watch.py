@@ -20,6 +20,7 @@ from orion.config import Config
 from orion.mqtt import Lost, Received, Signal, Subscribed
 from orion.remote import Remote, broker_url, of_running, read_message
 from orion.telemetry import Histogram, RateMeter
+from orion.vitals import SEEING
 
 _REFRESH_S = 0.5
 _ASK = json.dumps({"command": "get_status"}).encode()
@@ -30,8 +31,6 @@ _NOBODY = "nobody of this id answers; check --instance-id and --broker"
 _STREAMS_LIMIT = 64
 _ODD = ("frozen", "slow", "irregular")
 """States of streams that deliver results all the same."""
-_SEEING = ("running", "slow", "irregular")
-"""States of streams whose newest result tells who is there now."""
 
 
 @dataclass(slots=True)
@@ -126,7 +125,7 @@ class View:
             fresh = stream.rate.fresh(now_s)
             silent = stream.state == "running" and stream.heard_s is not None and not fresh
             state = f"silent {now_s - (stream.heard_s or 0.0):.0f} s" if silent else stream.state
-            people = str(stream.people) if fresh and stream.state in _SEEING else "-"
+            people = str(stream.people) if fresh and stream.state in SEEING else "-"
             figures = [stream.latency.percentile(percent) for percent in (50, 95)]
             p50, p95 = ("-" if figure is None else f"{figure:.1f}" for figure in figures)
             rate = f"{stream.rate.rate_hz(now_s):.1f}"
