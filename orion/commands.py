@@ -17,7 +17,7 @@ from orion.control import Done, Outcome, Refused, RefusedError, Request
 from orion.desk import Answer, Desk
 from orion.errors import ConfigError, OrionError, ResourceError
 from orion.handle import Failed
-from orion.messages import AttentionStats
+from orion.messages import AttentionStats, Region
 from orion.posts import StopRequested
 from orion.reload import ModelChange
 from orion.requests import (
@@ -395,4 +395,9 @@ def _described(stats: AttentionStats | None) -> dict[str, Any] | None:
         return None
     recall = {"hits": stats.recall_hits, "total": stats.recall_total, "last_hour": stats.recall_last_hour}
     counts = {"plans": dict(stats.plans), "reasons": dict(stats.reasons)}
-    return asdict(stats) | counts | {"attention_recall": recall}
+    regions = {"history": [asdict(region) for region in stats.history], "suggested_roi": _plain(stats.suggested_roi)}
+    return asdict(stats) | counts | regions | {"attention_recall": recall}
+
+
+def _plain(region: Region | None) -> dict[str, float] | None:
+    return None if region is None else asdict(region)
