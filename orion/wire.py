@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from orion.errors import WireError
 from orion.messages import Message
@@ -128,7 +129,14 @@ def _other_version(version: object) -> str:
     return f"version {version!r:.40} is unknown, expected {VERSION}"
 
 
-_ENCODER = msgspec.msgpack.Encoder()
+def _plain(value: object) -> object:
+    """Return a number of numpy's as it is sent; a type checker takes it for a float, and the packer would not."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be sent")
+
+
+_ENCODER = msgspec.msgpack.Encoder(enc_hook=_plain)
 _DECODER = msgspec.msgpack.Decoder(tuple[int, Message])
 _MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 """TypeError is for what cannot be the key of a map, before msgspec 0.22."""

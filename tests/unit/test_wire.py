@@ -8,6 +8,7 @@ from typing import Any
 
 import msgpack
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -172,6 +173,16 @@ def found(**changes: Any) -> bytes:
 def test_what_is_no_message_is_refused_with_the_reason(packet: bytes, reason: str) -> None:
     with pytest.raises(WireError, match=re.escape(reason)):
         decode(packet)
+
+
+def test_numbers_of_numpy_are_sent_as_numbers() -> None:
+    region = Region(np.float64(0.5), np.float32(0.5), 0.25, 0.25)  # type: ignore[arg-type]
+    message = decode(encode(FrameMessage(1, "ring", 0, np.uint64(2), 3, DetectRequest("a", 0.0, regions=(region,)))))  # type: ignore[arg-type]
+    assert isinstance(message, FrameMessage)
+    assert message.request.regions == (Region(0.5, 0.5, 0.25, 0.25),)
+    assert type(message.generation) is int
+    with pytest.raises(TypeError, match="ndarray cannot be sent"):
+        encode(Forget(np.zeros(2)))  # type: ignore[arg-type]
 
 
 def test_whole_numbers_pass_for_others() -> None:
