@@ -1,7 +1,8 @@
-"""The vocabulary that both sides of the process boundary speak: frozen values, checked once, where they are made.
+"""The vocabulary that both sides of the process boundary speak: frozen values. What the type of a field says is checked
+where a value arrives from another process, what values have to do with each other wherever they are made.
 
-Coordinates: `xywh` boxes are pixels of the captured frame, top-left origin; a `Region` is normalized to 0..1. Times
-carry their unit in their name; `*_ns` are nanoseconds, of the monotonic clock unless the name says `wall`.
+Coordinates: boxes are pixels of the captured frame, top-left origin; a `Region` is normalized to 0..1. Times carry
+their unit in their name; `*_ns` are nanoseconds, of the monotonic clock unless the name says `wall`.
 """
 
 import sys

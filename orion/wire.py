@@ -70,7 +70,7 @@ class Channel:
 
 
 def encode(message: Message) -> bytes:
-    """Pack a message. Raises WireError when it is larger than the limit."""
+    """Pack a message. Raises WireError when it is larger than the limit, TypeError for what cannot be packed."""
     packet = _ENCODER.encode((VERSION, message))
     if len(packet) > LIMIT:
         raise WireError(f"{type(message).__name__} of {len(packet)} bytes is larger than {LIMIT}")
