@@ -56,6 +56,7 @@ _HOSTILE: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63 - 1, -(2**63), 1e308, float("nan"), float("inf"), 0.5, "", "n", "\0",
     "é" * 50, "x" * 3000, "../../etc/passwd", "rtsp://u:p@h/x", "demo:1x1@1", b"", b"\xff" * 30, [], {}, [[]],
     [None] * 40, {"": {}}, {"x": 0.1, "y": 0.1, "width": 0.2, "height": 0.2}, "320", 320, "command", [1, 2, 3],
+    "x - at `$[1][9]`",
 )  # fmt: skip
 _PIECES = (
     b"\xff\xff\xff\xff", b"\x00" * 8, b"\xc1", b"\xdd\x7f\xff\xff\xff", b"\xdf\x7f\xff\xff\xff",

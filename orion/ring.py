@@ -63,10 +63,10 @@ class _Layout:
 
     def __init__(self, buffer: "memoryview[int] | mmap.mmap", width: int, height: int, slots: int) -> None:
         self.width, self.height, self.slots = width, height, slots
-        # frombuffer and not ndarray(buffer=...): only the former holds the mapping, so that closing it too early fails.
         # As plain numbers: a step through numpy takes several times as long.
         self.generations = memoryview(buffer)[64 : 64 + 64 * slots].cast("B").cast("Q")[::8]
         step = _slot_bytes(width, height)
+        # frombuffer and not ndarray(buffer=...): only the former holds the mapping, so that closing it too early fails.
         self.pixels: tuple[Pixels, ...] = tuple(
             np.frombuffer(buffer, np.uint8, width * height * 3, PAGE + index * step).reshape(height, width, 3)
             for index in range(slots)

@@ -70,7 +70,7 @@ class Channel:
 
 
 def encode(message: Message) -> bytes:
-    """Pack a message. Raises WireError when it is larger than the limit, TypeError for what cannot be packed."""
+    """Pack a message. Raises WireError when it is larger than the limit, or what msgspec does for the unpackable."""
     packet = _ENCODER.encode((VERSION, message))
     if len(packet) > LIMIT:
         raise WireError(f"{type(message).__name__} of {len(packet)} bytes is larger than {LIMIT}")
@@ -100,11 +100,29 @@ def _reason(packet: bytes | memoryview, error: Exception) -> str:
         case [version, *_] if type(version) is not int or version != VERSION:
             return _other_version(version)
         case [_, [str(name), *_]] if name in _KINDS:
-            what, _, path = str(error).partition(" - at ")
-            return f"{_place(_KINDS[name], [int(step) for step in _STEP.findall(path)[1:]])}: {what}"
+            return _explained(_KINDS[name], str(error))
         case [_, [name, *_]]:
             return f"type {name!r:.40} is unknown, expected one of {', '.join(_KINDS)}"
     return "a message is a list of version, and of type and fields"
+
+
+def _explained(kind: Any, said: str) -> str:
+    """Return what the decoder said of a message of `kind`, with the place by its name. What it quotes of the packet may
+    be long, or look like a place: the place is what comes last, and only where it is one.
+    """
+    what, _, path = said.rpartition(" - at ")
+    place = _PATH.fullmatch(path)
+    if not what or place is None:
+        return f"{kind.__name__}: {_printable(said)}"
+    try:
+        name = _place(kind, [int(step) for step in _STEP.findall(path)[1:]])
+    except (LookupError, TypeError):
+        name = kind.__name__
+    return f"{name}: {_printable(what)}"
+
+
+def _printable(said: str) -> str:
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in said[:_SAID_LIMIT])
 
 
 def _place(kind: Any, steps: Sequence[int]) -> str:
@@ -142,3 +160,5 @@ _MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 """TypeError is for what cannot be the key of a map, before msgspec 0.22."""
 _KINDS = {kind.__name__: kind for kind in typing.get_args(Message)}
 _STEP = re.compile(r"\[(\d+)\]")
+_PATH = re.compile(r"`\$(\[\d+\])+`")
+_SAID_LIMIT = 120

@@ -82,7 +82,7 @@ def _kill(broker: Broker, stream: Stream, station: Station, listener: Listener, 
         broker.kill()
         return
     with stream.held():
-        wait_until(lambda: outbox.exists() or station.bus.stats.acknowledged == stream.published, "all is safe")
+        wait_until(lambda: outbox.exists() or station.bus.stats.results.acknowledged == stream.published, "all is safe")
         wait_until(lambda: _arrived(listener) == station.bus.stats.results.acknowledged, "nothing is in the broker")
         broker.kill()
 

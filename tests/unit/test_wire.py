@@ -167,12 +167,20 @@ def found(**changes: Any) -> bytes:
         (outcome("suggested_roi", [0, 0, 1, "1"]), "FrameResult.outcome.suggested_roi.height: Expected `float`"),
         (outcome("roi_processing.crop", [1, 2, "3", 4]), "FrameResult.outcome.roi_processing.crop.2: Expected `int`"),
         (outcome("roi_processing.crops", [[1, 2, 3, 4, 480]]), "roi_processing.crops.0.model: Invalid enum value 480"),
+        (packed("FrameFailure", [1, "x - at `$[1][9]`", "m", "t", None]), "FrameFailure.reason: Invalid enum value"),
+        (outcome("inference", "x - at `$[9]`"), "FrameResult.outcome.inference: Invalid enum value"),
+        (
+            packed("FrameFailure", [1, "\n\x1b" * 50_000, "m", "t", None]),
+            r"FrameFailure.reason: Invalid enum value '\n\x1b",
+        ),
         (b"\x81" * 300_000, "larger than"),
     ],
 )
 def test_what_is_no_message_is_refused_with_the_reason(packet: bytes, reason: str) -> None:
-    with pytest.raises(WireError, match=re.escape(reason)):
+    with pytest.raises(WireError, match=re.escape(reason)) as caught:
         decode(packet)
+    assert len(str(caught.value)) < 1000
+    assert str(caught.value).isprintable()
 
 
 def test_numbers_of_numpy_are_sent_as_numbers() -> None:
