@@ -70,7 +70,7 @@ class Channel:
 
 
 def encode(message: Message) -> bytes:
-    """Pack a message. Raises WireError when it is larger than the limit, or what msgspec does for the unpackable."""
+    """Pack a message. Raises WireError when it is too large, TypeError or OverflowError when it cannot be packed."""
     packet = _ENCODER.encode((VERSION, message))
     if len(packet) > LIMIT:
         raise WireError(f"{type(message).__name__} of {len(packet)} bytes is larger than {LIMIT}")
