@@ -144,6 +144,7 @@ class Supervisor:
     def _finish(self, reason: str, error: OrionError | None = None) -> None:
         if not self._done:
             self._done, self.stop_reason, self._error = True, reason, error
+            _log.info("stopping: %s", reason)
 
     # What is ready: posts from other threads.
 

@@ -203,6 +203,8 @@ def test_a_second_signal_forces_the_exit_and_leaves_nothing(tmp_path: Path) -> N
         worker = next(iter(instance.children()))
         os.kill(worker, signal.SIGSTOP)
         instance.process.send_signal(signal.SIGINT)
+        # Two that wait at once come in no order.
+        until(lambda: "stopping: SIGINT" in instance.errors(), "the first signal's stop")
         instance.process.send_signal(signal.SIGTERM)
         assert instance.process.wait(10) == 130
         assert "forced exit: SIGTERM came before the run had stopped in order\n" in instance.errors()
