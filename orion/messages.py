@@ -18,6 +18,9 @@ Pixels = NDArray[np.uint8]
 Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 """A number that is one, and not endless; checked where it arrives."""
 
+_LARGEST = 2**31 - 1
+"""No picture has so many pixels along a side; what computes with such numbers need not think of larger ones."""
+
 SessionSize = Literal[320, 640]
 AttentionMode = Literal["auto", "external", "off"]
 AttentionSource = Literal["external", "python_suggested", "auto_history", ""]
@@ -26,8 +29,8 @@ InferenceKind = Literal["full", "roi", "held"]
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A record of named and typed fields that cannot be changed; packed, it is a list of them in their order. What is
-    made for every frame is one of these: right after an inference it takes half as long to make as a dataclass.
+    """A record of named and typed fields that cannot be changed; packed, it is a list of them in their order, where
+    the last may be missing that have a default. Right after an inference it takes half as long to make as a dataclass.
     """
 
 
@@ -58,12 +61,12 @@ class Crop(Value, frozen=True):
 class Detection(Value, frozen=True):
     """One box: whole pixels of the frame, inside it; the class is the model's number for it."""
 
-    x: Annotated[int, msgspec.Meta(ge=0)]
-    y: Annotated[int, msgspec.Meta(ge=0)]
-    width: Annotated[int, msgspec.Meta(ge=1)]
-    height: Annotated[int, msgspec.Meta(ge=1)]
+    x: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+    y: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+    width: Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
+    height: Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    class_id: Annotated[int, msgspec.Meta(ge=0)]
+    class_id: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
 
 
 Detections = tuple[Detection, ...]

@@ -1,5 +1,6 @@
 """Whether a camera that delivers is well: pictures that are new, not black, as many as it promised, each when it was
-taken, by a clock that runs on. Pure decisions with the time handed in; used by the capture threads.
+taken, by a clock that runs on. Pure decisions with the time handed in, for the capture threads; and what they mean for
+those who ask who is there.
 """
 
 from collections import OrderedDict
