@@ -29,6 +29,10 @@ _PICTURES_AT_ONCE = 4
 class Publisher(Protocol):
     """The part of the bus that outlets need."""
 
+    @property
+    def connected(self) -> bool:
+        """Return whether a broker takes messages now."""
+
     def publish(self, kind: Literal["health", "inferences", "telemetry"], payload: bytes) -> None:
         """Hand a message over without waiting."""
 
@@ -83,7 +87,7 @@ class Outlets:
         display: Display | None,
         telemetry_s: float,
     ) -> None:
-        """Publish the state every `telemetry_s` seconds."""
+        """Publish the state every `telemetry_s` seconds, and at once to a broker that comes later than that."""
         self._bus = bus
         self._writer = writer
         self._painter = painter
@@ -117,7 +121,7 @@ class Outlets:
         state = describe()
         if self._display is not None:
             self._display.update(state)
-        if self._bus is not None and time.monotonic() >= self._telemetry_due_s:
+        if self._bus is not None and self._bus.connected and time.monotonic() >= self._telemetry_due_s:
             self._telemetry_due_s = time.monotonic() + self._telemetry_s
             message = {"type": "telemetry", "timestamp": timestamp(time.time_ns())} | state
             self._bus.publish("telemetry", json.dumps(message, separators=(",", ":")).encode())
