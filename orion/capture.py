@@ -24,6 +24,8 @@ from orion.vitals import Finding, Vitals
 _log = logging.getLogger(__name__)
 
 _TIMED_BY_THEMSELVES = {"file", "demo"}
+_LOOK_UP_S = 0.05
+"""How often a source that waits for its audience looks whether it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class Capture:
         self._handover = threading.Lock()
         self._over = True
         """The thread takes no other source any more."""
+        self._audience = False
         self.limiter = RateLimiter(settings.rate_hz)
         self._vitals: Vitals | None = None
         self._unannounced: StreamOpened | None = None
@@ -157,6 +160,10 @@ class Capture:
             self._supervisor.post(StreamFailed(self, reason))
         else:
             self._thread = thread
+
+    def play(self) -> None:
+        """Let what comes at its own pace begin: somebody is there to look at it."""
+        self._audience = True
 
     def switch(self, source: Source) -> None:
         """Read from `source` after the picture that is being read; numbers go on. Wakes a stream that has ended."""
@@ -356,9 +363,13 @@ class Capture:
         self._slot = self._ledger.open_ring(self._ring.name, self._ring.slots)
 
     def _await_pace(self, pace: RealTimePace | None) -> None:
-        """Hold a picture of a file back until it is due."""
+        """Hold a picture of a file back until it is due, and somebody is there to look at it: nothing of a file is lost
+        while models load.
+        """
         stream_time_s = self._source.stream_time_s
         if pace is not None and stream_time_s is not None:
+            while not self._audience and not self._disturbed.wait(_LOOK_UP_S):
+                pass
             wait_s = pace.wait_s(stream_time_s, time.monotonic())
             if wait_s > 0:
                 self._disturbed.wait(wait_s)

@@ -148,6 +148,10 @@ class Stream:
         """Start the capture thread."""
         self._capture.start()
 
+    def play(self) -> None:
+        """Let a file begin, since somebody is there to look at it. Cameras do not wait."""
+        self._capture.play()
+
     def stop(self) -> None:
         """Ask the capture thread to end, and drop what waits."""
         self._capture.stop()

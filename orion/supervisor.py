@@ -227,6 +227,8 @@ class Supervisor:
         self.streams[settings.stream_id] = stream
         self._assign()
         stream.start()
+        if self.info is not None:
+            stream.play()
 
     def remove_stream(self, stream_id: str) -> None:
         """Stop a stream and forget it; a frame of it that a worker has is still answered."""
@@ -250,6 +252,8 @@ class Supervisor:
             sessions = ", ".join(f"{session.size} on {session.provider}" for session in info.sessions)
             _log.info("using the model %s (%s)", info.model_name, sessions)
             self._report("ready", worker_id=handle.worker_id, reason="started", model_name=info.model_name)
+            for stream in self.streams.values():
+                stream.play()
         self.info = info
         if handle.times_ready:
             recovery_ms = (time.monotonic() - (handle.down_since_s or time.monotonic())) * 1e3

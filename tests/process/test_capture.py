@@ -103,6 +103,7 @@ def capturing(source: Source, ledger: Ledger, memory_failures: int = 0) -> Itera
     """Run a capture thread until the block ends."""
     posts, rings = Posts(), Rings(memory_failures)
     capture = Capture("cam0", source, ledger, rings.make, posts, CaptureSettings(backoff=BACKOFF))
+    capture.play()
     capture.start()
     try:
         yield posts, rings

@@ -197,6 +197,14 @@ def test_a_network_source_that_is_down_is_retried(tmp_path: Path) -> None:
         assert "secret" not in instance.errors()
 
 
+def test_a_file_begins_when_somebody_can_look_at_it(tmp_path: Path) -> None:
+    """At its own pace half a second of it would be over when the models are loaded."""
+    video = write_video(tmp_path / "v.mp4", 50)
+    with running(tmp_path, "--source", str(video)) as instance:
+        assert instance.await_results(1)[0]["frame_seq"] == 0
+        assert instance.stop() == 0
+
+
 def test_a_second_signal_forces_the_exit_and_leaves_nothing(tmp_path: Path) -> None:
     with running(tmp_path, "--source", SMALL) as instance:
         instance.await_results(1)

@@ -195,6 +195,7 @@ def test_pictures_beyond_the_rate_are_not_converted(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(source, "_retrieve", lambda dst: (next(converted), convert(dst))[1])
     rings, ledger, outbound = RingMaker("rate", "run", 4, lambda _: None), Ledger(every_frame=False), _Outbound()
     capture = Capture("cam0", source, ledger, rings.make, outbound, CaptureSettings(rate_hz=5))
+    capture.play()
     capture.start()
     assert outbound.ended.wait(30)
     assert capture.join(5)
