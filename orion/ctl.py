@@ -16,6 +16,7 @@ from orion.errors import EXIT_GAVE_UP, EXIT_OK, ConfigError, Problem
 from orion.remote import Remote, broker_url, of_running
 
 _TIMEOUT_S = 5.0
+"""For the broker to let us in, and then for the answer."""
 _LONG_TIMEOUT_S = 60.0
 _UPDATE = "update_config"
 _CONFIG = "config"
@@ -45,6 +46,7 @@ def run(
     limit_s = timeout_s if timeout_s is not None else _LONG_TIMEOUT_S if full in _LONG else _TIMEOUT_S
     health = config.mqtt.topics.expanded(config.instance_id)["health"]
     with Remote(config, broker_url(config, named=named), {health: 1}) as remote:
+        remote.await_ready(time.monotonic() + (_TIMEOUT_S if timeout_s is None else timeout_s))
         answer = remote.ask(config, request, time.monotonic() + limit_s)
     sys.stdout.write(f"{json.dumps(answer) if as_json else readable(answer)}\n")
     return EXIT_GAVE_UP if answer.get("status") == "error" else EXIT_OK

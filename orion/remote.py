@@ -56,12 +56,12 @@ def broker_url(config: Config, *, named: bool, environ: Mapping[str, str] = os.e
         return lock.broker
     if known:
         return configured
+    instance = f"the instance {config.instance_id!r}"
     if lock is not None:
-        what = "runs without a broker"
-    else:
-        others = ", ".join(running_instances(environ))
-        what = "does not run on this machine" + (f", where these do: {others}" if others else "")
-    raise NoAnswerError(f"the instance {config.instance_id!r} {what}; name its broker with --broker")
+        raise NoAnswerError(f"{instance} runs without a broker, so that nobody can reach it")
+    others = ", ".join(running_instances(environ))
+    here = f", where these do: {others}; name one with --instance-id, or" if others else ";"
+    raise NoAnswerError(f"{instance} does not run on this machine{here} name its broker with --broker")
 
 
 class Remote:
@@ -108,8 +108,10 @@ class Remote:
                 raise NoAnswerError(f"the broker cannot be reached: {reason}")
             for signal in self.wait(until_s):
                 match signal:
-                    case Lost():
-                        reason = signal.reason
+                    case Lost(refused=True, reason=reason):
+                        raise NoAnswerError(f"{reason}; check mqtt.username and mqtt.password_file")
+                    case Lost(reason=reason):
+                        pass
                     case Subscribed(refused=refused) if refused:
                         raise NoAnswerError(f"the broker does not let us read {', '.join(refused)}")
                     case _:
@@ -131,7 +133,9 @@ class Remote:
                     # Whether the request got through is not known; a repeated one is answered, not executed again.
                     self.await_ready(until_s)
                     self.publish(topics["control"], payload)
-        raise NoAnswerError(f"the instance {config.instance_id!r} did not answer in time")
+        who = config.mqtt.username or "clients without a name"
+        allowed = f"a broker with rights must let {who} write to {topics['control']}"
+        raise NoAnswerError(f"the instance {config.instance_id!r} did not answer in time; {allowed}")
 
     def __enter__(self) -> Self:
         return self

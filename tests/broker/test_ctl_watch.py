@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,11 +71,29 @@ def test_nobody_answers_through_an_empty_or_absent_broker(mosquitto: Mosquitto, 
     with watching(tmp_path, "--broker", url) as printed:
         silent = ctl(tmp_path, "--broker", url, "--timeout", "1", "get_status")
         assert silent.returncode == 3
-        assert "did not answer in time" in silent.stderr
+        assert "did not answer in time; a broker with rights must let clients without a name write to" in silent.stderr
         absent = ctl(tmp_path, "--broker", f"mqtt://127.0.0.1:{free_port()}", "--timeout", "1", "get_status")
         assert absent.returncode == 3
         assert "the broker cannot be reached" in absent.stderr
         until(lambda: f"{CAM}: nobody of this id answers" in printed.read_text(), "that is told")
+
+
+def test_a_command_that_may_take_long_waits_no_longer_for_the_broker(tmp_path: Path) -> None:
+    began_s = time.monotonic()
+    absent = ctl(tmp_path, "--broker", f"mqtt://127.0.0.1:{free_port()}", "set_model_size", "size=n")
+    assert absent.returncode == 3
+    assert "the broker cannot be reached" in absent.stderr
+    assert time.monotonic() - began_s < 30
+
+
+def test_a_broker_that_turns_us_away_is_told_at_once_with_what_to_check(
+    program: Callable[[str, str], str], tmp_path: Path
+) -> None:
+    with Mosquitto(program("mosquitto", "mosquitto"), tmp_path, ["allow_anonymous false"]) as broker:
+        url = f"mqtt://127.0.0.1:{broker.port}"
+        refused = ctl(tmp_path, "--broker", url, "--timeout", str(LIMIT_S), "get_status")
+    assert refused.returncode == 3
+    assert "the broker refuses: Not authorized; check mqtt.username and mqtt.password_file" in refused.stderr
 
 
 def test_watching_survives_the_loss_of_the_broker(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -59,5 +59,8 @@ def test_an_id_that_nobody_has_is_answered_with_those_that_run(environ: Mapping[
     absent = Config(instance_id="hal")
     with pytest.raises(NoAnswerError, match="the instance 'hal' does not run on this machine; name its broker"):
         broker_url(absent, named=False, environ=environ)
-    with instances(environ, "hall"), pytest.raises(NoAnswerError, match="this machine, where these do: hall; name"):
+    with (
+        instances(environ, "hall"),
+        pytest.raises(NoAnswerError, match="this machine, where these do: hall; name one with"),
+    ):
         broker_url(absent, named=False, environ=environ)
