@@ -35,7 +35,8 @@ def _sockets() -> list[int]:
     return found
 
 
-def _send(packet: bytes) -> None:
+def send(packet: bytes) -> None:
+    """Send a packet to the supervisor beside what the worker says."""
     with _socket() as end:
         end.send(packet)
 
@@ -80,11 +81,11 @@ FAULTS: dict[str, Callable[[], object]] = {
     "exception": _raise,
     "leave": lambda: sys.exit(0),
     "spin": _spin,
-    "half": lambda: _send(wire.encode(Stop())[:3]),
-    "malformed": lambda: _send(b"\xc1" * 40),
-    "oversized": lambda: _send(b"\x00" * (LIMIT + 1)),
-    "version": lambda: _send(msgpack.packb([99, ["Stop"]])),
-    "unasked": lambda: _send(wire.encode(Stop())),
+    "half": lambda: send(wire.encode(Stop())[:3]),
+    "malformed": lambda: send(b"\xc1" * 40),
+    "oversized": lambda: send(b"\x00" * (LIMIT + 1)),
+    "version": lambda: send(msgpack.packb([99, ["Stop"]])),
+    "unasked": lambda: send(wire.encode(Stop())),
     "flood": _flood,
     "hangup": _hang_up,
     "grow": _grow,

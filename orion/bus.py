@@ -104,8 +104,6 @@ class BusStats:
     commands: int
     ignored: int
     """Control messages that were retained."""
-    telemetry_dropped: int
-    """Telemetry that came up while there was no connection."""
     refused: int
     """Messages that came faster than the bus's thread could take them, or after its end."""
     results: LaneStats
@@ -123,9 +121,9 @@ class BusStats:
 
     @property
     def dropped(self) -> int:
-        """Return how many messages of any kind were lost."""
+        """Return how many messages were lost; telemetry counts where it came too fast."""
         lanes = (self.results, self.health)
-        return self.refused + self.telemetry_dropped + sum(lane.dropped + lane.overflowed for lane in lanes)
+        return self.refused + sum(lane.dropped + lane.overflowed for lane in lanes)
 
     @property
     def replayed(self) -> int:
@@ -168,7 +166,7 @@ class Bus:
         self._mailbox: Mailbox[_Outgoing | Dial | _Stop] = Mailbox()
         self._lock = threading.Lock()
         self._ended = False
-        self._queued = self._refused = self._commands = self._ignored = self._telemetry_dropped = 0
+        self._queued = self._refused = self._commands = self._ignored = 0
         self._connections = 0
         topics, qos = settings.topics, settings.qos
         subscriptions = {topics["control"]: qos["control"], topics["status"]: qos["status"]}
@@ -193,7 +191,6 @@ class Bus:
             reconnects=max(0, self._connections - 1),
             commands=self._commands,
             ignored=self._ignored,
-            telemetry_dropped=self._telemetry_dropped,
             refused=self._refused,
             results=self._results.stats(),
             health=self._health.stats(),
@@ -283,9 +280,7 @@ class Bus:
                     self._queued -= 1
                 if kind != "telemetry":
                     (self._results if kind == "inferences" else self._health).add(message, self._clock())
-                elif self._link.connection is None:
-                    self._telemetry_dropped += 1
-                else:
+                elif self._link.connection is not None:
                     self._link.connection.publish(message.topic, message.payload, message.qos)
 
     def _send(self, now: float) -> None:

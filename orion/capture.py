@@ -180,8 +180,9 @@ class Capture:
 
     def stop(self) -> None:
         """Ask the thread to end; `join` waits for it."""
-        self._stopping.set()
-        self._disturbed.set()
+        with self._handover:
+            self._stopping.set()
+            self._disturbed.set()
         self._ledger.end()
 
     def join(self, timeout_s: float) -> bool:
@@ -283,7 +284,8 @@ class Capture:
         if not self._source.skip():
             return False
         self._announce()
-        self._await_pace(pace)
+        if not self._await_pace(pace):
+            return False
         if self._vitals is not None:
             self._tell(self._vitals.passed(time.monotonic(), self._source.camera_time_s))
         self._ledger.skip(reason)
@@ -303,7 +305,8 @@ class Capture:
         self._announce()
         if picture is not destination:
             self._take_other_size(picture)
-        self._await_pace(pace)
+        if not self._await_pace(pace):
+            return False
         captured_ns, captured_wall_ns = time.monotonic_ns(), self._settings.wall_ns()
         stream_time_s = self._source.stream_time_s
         if self._vitals is not None:
@@ -362,17 +365,20 @@ class Capture:
         self._ring = self._make_ring(width, height)
         self._slot = self._ledger.open_ring(self._ring.name, self._ring.slots)
 
-    def _await_pace(self, pace: RealTimePace | None) -> None:
+    def _await_pace(self, pace: RealTimePace | None) -> bool:
         """Hold a picture of a file back until it is due, and somebody is there to look at it: nothing of a file is lost
-        while models load.
+        while models load. Return False when it is to be read no further before that.
         """
         stream_time_s = self._source.stream_time_s
-        if pace is not None and stream_time_s is not None:
-            while not self._audience and not self._disturbed.wait(_LOOK_UP_S):
-                pass
-            wait_s = pace.wait_s(stream_time_s, time.monotonic())
-            if wait_s > 0:
-                self._disturbed.wait(wait_s)
+        if pace is None or stream_time_s is None:
+            return True
+        while not self._audience:
+            if self._disturbed.wait(_LOOK_UP_S):
+                return False
+        wait_s = pace.wait_s(stream_time_s, time.monotonic())
+        if wait_s > 0:
+            self._disturbed.wait(wait_s)
+        return True
 
     def _clock_s(self) -> float:
         """Return the time that rates are kept by: the stream's own where it has one, also before the first picture."""

@@ -275,10 +275,7 @@ class Crew:
                 trace = "" if kind == ModelError.__name__ else f"{kind}: {text}\n{traceback}"
                 _log.error("%s could not start: %s", handle.worker_id, trace or text)
             case (FrameResult() | FrameFailure()) as answer, Busy() as busy if answer.lease == busy.lease_id:
-                if answer.changed is not None:
-                    busy = replace(busy, info=answer.changed)
-                handle.state = Idle(busy.process, busy.info)
-                self._listener.answered(handle, busy, answer)
+                self._take_answer(handle, busy, answer)
             case (Prepared() | PrepareFailed() | Committed()) as news, Idle() | Busy():
                 self._take_news(handle, news)
             case AttentionDescribed(query=number, stats=stats), Idle() | Busy():
@@ -288,6 +285,18 @@ class Crew:
                 pass
             case _:
                 self.condemn(handle, f"sent {type(message).__name__} out of turn")
+
+    def _take_answer(self, handle: WorkerHandle, busy: Busy, answer: FrameResult | FrameFailure) -> None:
+        """Pass on the answer to a frame, and take the worker for idle."""
+        if answer.changed is not None:
+            busy = replace(busy, info=answer.changed)
+        if isinstance(answer, FrameResult):
+            size = answer.outcome.model_selected
+            if not any(session.size == size for session in busy.info.sessions):
+                self.condemn(handle, f"sent a result of a session that it has not: {size}")
+                return
+        handle.state = Idle(busy.process, busy.info)
+        self._listener.answered(handle, busy, answer)
 
     def _take_news(self, handle: WorkerHandle, news: Prepared | PrepareFailed | Committed) -> None:
         """Pass on what a worker says about a change of models."""

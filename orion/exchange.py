@@ -81,6 +81,8 @@ class Exchange:
                 self.swap.prepared(handle.worker_id, Loaded(info, load_ms))
             case PrepareFailed(reason=reason):
                 self.swap.failed(handle.worker_id, reason)
+            case Committed() if handle.worker_id not in self.swap.committing:
+                self._end(handle, "sent Committed out of turn")
             case Committed():
                 self._renew(handle, now_s)
                 self.swap.committed(handle.worker_id)

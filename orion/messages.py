@@ -21,6 +21,9 @@ Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info
 _LARGEST = 2**31 - 1
 """No picture has so many pixels along a side; what computes with such numbers need not think of larger ones."""
 
+Milliseconds = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+"""A duration; thirty years at most, so that one can compute with it."""
+
 SessionSize = Literal[320, 640]
 AttentionMode = Literal["auto", "external", "off"]
 AttentionSource = Literal["external", "python_suggested", "auto_history", ""]
@@ -110,8 +113,8 @@ class SessionInfo(Value, frozen=True):
     sha256: str
     size: int
     provider: str
-    load_ms: Finite
-    warm_ms: Finite
+    load_ms: Milliseconds
+    warm_ms: Milliseconds
     fallback: str | None = None
     """Why `cpu` runs it and not the provider that was asked for; None where it is what was asked for."""
 
@@ -121,7 +124,7 @@ class DetectorInfo(Value, frozen=True):
 
     model_name: str
     model_size: str
-    sessions: tuple[SessionInfo, ...]
+    sessions: Annotated[tuple[SessionInfo, ...], msgspec.Meta(min_length=1)]
     cost_ratio: Finite
     """Time of a 640 inference over a 320 one, measured at READY and rounded to 0.5; 1.0 when there is one session."""
     labels: tuple[tuple[int, str], ...] = ()
@@ -164,10 +167,10 @@ class Outcome(Value, frozen=True):
     model_selected: SessionSize
     roi_processing: RoiProcessing | None
     suggested_roi: Region | None
-    preprocess_ms: Finite
-    inference_ms: Finite
-    postprocess_ms: Finite
-    total_ms: Finite
+    preprocess_ms: Milliseconds
+    inference_ms: Milliseconds
+    postprocess_ms: Milliseconds
+    total_ms: Milliseconds
 
 
 class AttentionStats(Value, frozen=True):
@@ -262,7 +265,7 @@ class FrameResult(Value, frozen=True, tag=True):
 
     lease: int
     outcome: Outcome
-    queue_ms: Finite
+    queue_ms: Milliseconds
     changed: DetectorInfo | None = None
     """What answers from this frame on, where that is no longer what was said last: a provider gave way to another."""
 
@@ -283,7 +286,7 @@ class Prepared(Value, frozen=True, tag=True):
 
     swap: int
     info: DetectorInfo
-    load_ms: Finite
+    load_ms: Milliseconds
 
 
 class PrepareFailed(Value, frozen=True, tag=True):

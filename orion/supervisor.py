@@ -227,8 +227,6 @@ class Supervisor:
         self.streams[settings.stream_id] = stream
         self._assign()
         stream.start()
-        if self.info is not None:
-            stream.play()
 
     def remove_stream(self, stream_id: str) -> None:
         """Stop a stream and forget it; a frame of it that a worker has is still answered."""
@@ -252,8 +250,6 @@ class Supervisor:
             sessions = ", ".join(f"{session.size} on {session.provider}" for session in info.sessions)
             _log.info("using the model %s (%s)", info.model_name, sessions)
             self._report("ready", worker_id=handle.worker_id, reason="started", model_name=info.model_name)
-            for stream in self.streams.values():
-                stream.play()
         self.info = info
         if handle.times_ready:
             recovery_ms = (time.monotonic() - (handle.down_since_s or time.monotonic())) * 1e3
@@ -353,10 +349,12 @@ class Supervisor:
     def _dispatch(self) -> None:
         for handle in self.crew:
             if isinstance(handle.state, Idle):
-                mine = (stream for stream in self.streams.values() if stream.worker_id == handle.worker_id)
-                stream = dispatch.next_stream(mine)
-                if stream is not None:
-                    self._hand_out(handle, handle.state, stream)
+                mine = [stream for stream in self.streams.values() if stream.worker_id == handle.worker_id]
+                for stream in mine:
+                    stream.play()
+                chosen = dispatch.next_stream(mine)
+                if chosen is not None:
+                    self._hand_out(handle, handle.state, chosen)
 
     def _hand_out(self, handle: WorkerHandle, idle: Idle, stream: Stream) -> None:
         lease = self._lease(stream, handle.worker_id)

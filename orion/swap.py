@@ -44,6 +44,11 @@ class Swap:
         """Return the workers whose word is missing."""
         return frozenset(self._loading | self._starting | self._committing)
 
+    @property
+    def committing(self) -> frozenset[str]:
+        """Return the workers that were told to put the new pair in place, and have not said that they did."""
+        return frozenset(self._committing)
+
     def starting(self, worker_id: str) -> None:
         """Note that a worker comes up with the present pair, and will be asked to load the other."""
         if self.phase == "preparing":

@@ -24,7 +24,7 @@ LIMIT = 128 * 1024
 
 
 class Channel:
-    """One end of the socket pair. Owns its socket; `with` or `close` ends it."""
+    """One end of the socket pair. Owns its socket; `close` ends it."""
 
     def __init__(self, end: socket.socket, *, blocking: bool) -> None:
         end.setblocking(blocking)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from benchmarks.faults import FAULTS
+from benchmarks.faults import FAULTS, send
 from benchmarks.fixed import FixedDetector
-from orion.messages import DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels, SessionInfo
+from orion import wire
+from orion.messages import Committed, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels, SessionInfo
 
 INFO = DetectorInfo(
     "scripted", "unknown", (SessionInfo("none", "0" * 64, 640, "cpu", 1.0, 1.0),), 1.0, ((0, "person"),)
@@ -25,6 +26,7 @@ class Scripted(FixedDetector):
     """Finds nobody, and has one fault."""
 
     info: DetectorInfo = INFO
+    outcome: Outcome = OUTCOME
 
     def __init__(self, spec: DetectorSpec) -> None:
         self._fault, _, number = spec.model_640.partition("@")
@@ -40,7 +42,7 @@ class Scripted(FixedDetector):
         self._frames += 1
         if self._frames == self._number:
             self._misbehave()
-        return OUTCOME
+        return self.outcome
 
     def _misbehave(self) -> None:
         always = self._fault.endswith("-always")
@@ -71,6 +73,14 @@ class Changing(Scripted):
     def swap(self, pair: object) -> None:
         assert isinstance(pair, Changing)
         self.info = pair.info
+
+
+class Hasty(Changing):
+    """Says that it has changed while it loads."""
+
+    def load(self, spec: DetectorSpec) -> "Changing":  # type: ignore[override]
+        send(wire.encode(Committed(1)))
+        return super().load(spec)
 
 
 class Sequenced(FixedDetector):
@@ -131,4 +141,15 @@ def _lose_provider() -> None:
     Scripted.info = replace(INFO, sessions=(replace(INFO.sessions[0], provider="second", fallback="first is gone"),))
 
 
-_SCRIPTS: dict[str, Callable[[], object]] = {**FAULTS, "provider": _lose_provider}
+def _say(info: DetectorInfo = INFO, outcome: Outcome = OUTCOME) -> None:
+    Scripted.info, Scripted.outcome = info, outcome
+
+
+_SCRIPTS: dict[str, Callable[[], object]] = {
+    **FAULTS,
+    "late": lambda: time.sleep(1.5),
+    "provider": _lose_provider,
+    "no-sessions": lambda: _say(info=replace(INFO, sessions=())),
+    "other-session": lambda: _say(outcome=replace(OUTCOME, model_selected=320)),
+    "endless": lambda: _say(outcome=replace(OUTCOME, inference_ms=1.7e308, total_ms=1.7e308)),
+}

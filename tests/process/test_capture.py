@@ -233,3 +233,43 @@ def test_memory_that_lacks_is_a_loss_where_the_camera_was_lost_before(script: li
         (failed,) = posts.all
         assert isinstance(failed, StreamFailed)
         assert isinstance(failed.error, SharedMemoryError)
+
+
+def test_a_source_whose_audience_never_came_leaves_nothing_to_the_one_after_it() -> None:
+    posts, rings, ledger = Posts(), Rings(), Ledger()
+    capture = Capture("cam0", make_source("demo:160x120@30"), ledger, rings.make, posts, CaptureSettings())
+    capture.start()
+    until(lambda: len(posts.all) == 1, "a source that delivers")
+    capture.switch(make_source("demo:320x240@30"))
+    until(lambda: len(posts.all) == 2, "the other one")
+    assert ledger.lease("w0") is None
+    capture.play()
+    frame = until(lambda: ledger.lease("w0"), "a frame").frame
+    capture.stop()
+    assert capture.join(10)
+    rings.close()
+    assert (frame.width, frame.frame_seq) == (320, 0)
+
+
+def test_a_stop_that_meets_a_switch_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    posts, rings = Posts(), Rings()
+    capture = Capture("cam0", make_source("demo:160x120@30"), Ledger(), rings.make, posts, CaptureSettings())
+    switching, go_on, switch = threading.Event(), threading.Event(), capture._take_next_source
+
+    def slowly() -> bool:
+        switching.set()
+        assert go_on.wait(10)
+        return switch()
+
+    monkeypatch.setattr(capture, "_take_next_source", slowly)
+    capture.start()
+    until(lambda: posts.all, "a source that delivers")
+    capture.switch(make_source("demo:160x120@30"))
+    assert switching.wait(10)
+    stopping = threading.Thread(target=capture.stop)
+    stopping.start()
+    stopping.join(0.2)
+    go_on.set()
+    stopping.join(10)
+    assert capture.join(10)
+    rings.close()

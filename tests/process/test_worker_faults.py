@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from orion.errors import WorkersLostError
+from orion.exchange import Exchange
 from orion.handle import Failed
 from orion.report import describe
 from orion.restart import RestartPolicy
@@ -190,6 +191,51 @@ def test_an_exception_costs_the_frame_and_not_the_worker(tmp_path: Path) -> None
         supervisor.run()
         assert supervisor.streams["cam0"].ledger.accounts().dropped["worker_error"] == 1
     assert collected.named("worker_restarted") == []
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("no-sessions", "sent what is no message: Ready.info.sessions: Expected `array` of"),
+        ("other-session@3", "sent a result of a session that it has not: 320"),
+        ("endless@3", "sent what is no message: FrameResult.outcome.inference_ms: Expected `float` <="),
+    ],
+)
+def test_what_cannot_be_costs_the_worker_that_says_it_and_nobody_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, script: str, reason: str
+) -> None:
+    with supervised(scripted_workers([script], tmp_path)) as (supervisor, collected):
+        collected.enough = lambda: len(collected.results) >= 6
+        supervisor.run()
+        assert len(supervisor.crew.handles["w0"].deaths_s) == 1
+        assert describe(supervisor)["latency_ms"]["inference"]["p99"] < 100
+    assert reason in caplog.text
+
+
+def test_a_worker_that_has_changed_before_it_was_told_stops_the_change(tmp_path: Path) -> None:
+    workers = scripted_workers(["@1"], tmp_path, "tests.detectors:Hasty")
+    new = replace(workers[0].detector, model_640="@2")
+    with supervised(workers) as (supervisor, collected):
+        exchanges: list[Exchange] = []
+
+        def enough() -> bool:
+            if not exchanges:
+                exchanges.append(supervisor.crew.change_models(new))
+            return len(collected.named("worker_restarted")) == 1
+
+        collected.enough = enough
+        supervisor.run()
+    (exchange,) = exchanges
+    assert (exchange.swap.phase, "sent Committed out of turn" in exchange.swap.reason) == ("aborted", True)
+    assert {result["data"]["metadata"]["model_name"] for result in collected.results} == {"@1"}
+
+
+def test_every_file_begins_with_its_own_worker(tmp_path: Path) -> None:
+    with supervised(scripted_workers(["", "late"], tmp_path), ("demo:160x120@30",) * 2) as (supervisor, collected):
+        collected.enough = lambda: len(collected.of("cam1")) >= 3
+        supervisor.run()
+    assert [collected.of(stream_id)[0]["frame_seq"] for stream_id in ("cam0", "cam1")] == [0, 0]
+    assert len(collected.of("cam0")) > 20, "it was long on its way"
 
 
 def test_a_provider_that_gave_way_is_told_with_the_frame(tmp_path: Path) -> None:
