@@ -129,7 +129,7 @@ def plot_file(text: str) -> Path:
     measuring, where it could not be drawn.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise argparse.ArgumentTypeError("plots need matplotlib: pip install matplotlib")
+        raise argparse.ArgumentTypeError("plots need matplotlib, the extra `plot`: pip install matplotlib")
     path = Path(text)
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"no such folder: {str(path.parent)!r}")

@@ -389,7 +389,7 @@ class Bus:
         self._reporter.report_lane(self._results)
         lost = self._results.stats().dropped + self._health.stats().dropped - dropped_before
         if lost:
-            log.warning("stopped with %d messages that the broker did not acknowledge; they are lost", lost)
+            log.warning("stopped; messages that the broker did not acknowledge, and that are lost: %d", lost)
         if self._outbox is not None and len(self._outbox):
             log.warning("%d results wait for the next start in %s", len(self._outbox), self._outbox.path)
 

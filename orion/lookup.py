@@ -20,8 +20,8 @@ from orion.errors import EXIT_OK, ModelError
 from orion.signals import held_back
 
 EMBEDDED_HINT = (
-    "using the embedded model: it finds upright people, whole bodies, good contrast. For real use get YOLO11: "
-    "pip install ultralytics onnx onnxslim && orion models export yolo11n, then run with --model-dir models"
+    "using the embedded model: it finds upright people, whole bodies, good contrast. For real use take YOLO11: "
+    "orion models export yolo11n makes it, or says how; then run with --model-dir models"
 )
 _LOOKUP_LIMIT_S = 60.0
 

@@ -2,6 +2,7 @@
 threads and timeouts are set here.
 """
 
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import numpy as np
 from orion.messages import Pixels
 from orion.source import READ_TIMEOUT_S, Source, SourceInfo, StreamClock
 
+_log = logging.getLogger(__name__)
+
 _ATTEMPTS: Final = 8
 """How often a decoder is asked again after a packet that it refuses; at the end of a stream that costs microseconds."""
 
@@ -25,6 +28,10 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_FFMPEG_IS_THREAD_SAFE", "1")
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{READ_TIMEOUT_S:.0f}")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+_WHOLE: Final = 0.9
+"""Share of the pictures that a file promises with which it counts as whole: some formats only estimate them."""
 
 
 class VideoSource(Source):
@@ -93,6 +100,7 @@ class FileSource(VideoSource):
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
         self._clock = StreamClock(None)
+        self._promised = self._passed = 0
 
     def open(self) -> SourceInfo:
         """Open the file. Raises SourceError if it cannot be read, is empty or is no video."""
@@ -104,6 +112,7 @@ class FileSource(VideoSource):
                 "index), or uses an unknown codec; check it with ffprobe"
             )
         self._clock = StreamClock(info.fps)
+        self._promised, self._passed = info.frames or 0, 0
         return info
 
     def _check_readable(self, path: Path) -> None:
@@ -123,7 +132,13 @@ class FileSource(VideoSource):
     def skip(self) -> bool:
         """Pass over a picture; False at the end."""
         if not self._grab(READ_TIMEOUT_S):
+            if self._passed < _WHOLE * self._promised:
+                _log.warning(
+                    "source %s: ended after %d of the %d pictures that it promises: it is cut off or damaged",
+                    *(self.safe_uri, self._passed, self._promised),
+                )
             return False
+        self._passed += 1
         self._clock.advance(self._opened.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         return True
 

@@ -26,7 +26,8 @@ LICENCE = (
     "https://ultralytics.com/license"
 )
 MANIFEST = "manifest.json"
-_EXTRA = "ultralytics onnx onnxslim"
+_PLACE = ".venv-export"
+_PACKAGES = "ultralytics onnx onnxslim onnxruntime"
 _SIZES: tuple[SessionSize, SessionSize] = (640, 320)
 _FAILURES = (
     OSError,
@@ -71,28 +72,27 @@ def export(model: str, folder: Path, exporter: Exporter) -> list[Path]:
 def ultralytics_exporter(model: str, folder: Path) -> Exporter:
     """Return the exporter that Ultralytics provides. Raises ModelError with the commands to type when it is absent."""
     if importlib.util.find_spec("ultralytics") is None:
-        raise ModelError("\n".join(["expected the package ultralytics, found none; either:", *commands(model, folder)]))
+        why = "expected the package ultralytics, found none"
+        how = "it brings torch and another OpenCV, so make the pair in an environment of its own, here or elsewhere"
+        raise ModelError("\n".join([f"{why}; {how}:", *commands(model, folder)]))
     return _export_with_ultralytics
 
 
 def commands(model: str, folder: Path) -> list[str]:
-    """Return the shell commands that make the pair, here with the extra or on any machine without Orion."""
+    """Return the shell commands that make the pair, on this or any other machine, without Orion."""
     weights = Path(model if model.endswith(".pt") else f"{model}.pt")
     # Ultralytics writes beside the weights.
     written = shlex.quote(str(weights.with_suffix(".onnx")))
-    elsewhere = [
-        f"yolo export {shlex.quote(f'model={weights}')} format=onnx imgsz={size} && "
+    exports = [
+        f"{_PLACE}/bin/yolo export {shlex.quote(f'model={weights}')} format=onnx imgsz={size} && "
         f"mv {written} {shlex.quote(str(folder / f'{weights.stem}_fp32_{size}.onnx'))}"
         for size in _SIZES
     ]
-    place = shlex.quote(str(folder))
-    setup = [f"pip install {_EXTRA} onnxruntime", f"mkdir -p {place}"]
-    here = f"orion models export {shlex.quote(model)} --model-dir {place}"
-    return [
-        f"  pip install {_EXTRA} && {here}",
-        "or, where you like:",
-        *[f"  {line}" for line in [*setup, *elsewhere]],
+    setup = [
+        f"python3 -m venv {_PLACE} && {_PLACE}/bin/pip install {_PACKAGES}",
+        f"mkdir -p {shlex.quote(str(folder))}",
     ]
+    return [f"  {line}" for line in [*setup, *exports]]
 
 
 def _make(name: str, size: SessionSize, hidden: Path, exporter: Exporter, model: str) -> Path:

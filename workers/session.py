@@ -273,7 +273,8 @@ def _signature(path: str, session: ort.InferenceSession, own: OwnInput | None = 
 
 def _check_side(card: ModelCard, size: SessionSize) -> None:
     if card.side is not None and card.side != size:
-        raise ModelError(f"{card.path}: expected an input of {size}x{size}, found {card.side}x{card.side}")
+        found = f"expected an input of {size}x{size}, found {card.side}x{card.side}"
+        raise ModelError(f"{card.path}: {found}; --model names the 640 of a pair, --model-320 the 320")
 
 
 def _first_line(error: Exception) -> str:

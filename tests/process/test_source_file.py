@@ -75,7 +75,9 @@ def test_a_file_is_read_again_after_it_was_closed(tmp_path: Path) -> None:
         source.close()
 
 
-def test_a_file_that_ends_inside_a_picture_ends_normally(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_ends_inside_a_picture_ends_normally_and_says_so(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     whole = write_video(tmp_path / "whole.avi", 20, codec="MJPG")
     cut = tmp_path / "cut.avi"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -86,6 +88,18 @@ def test_a_file_that_ends_inside_a_picture_ends_normally(tmp_path: Path, capfd: 
     assert 5 <= count <= 15
     source.close()
     assert capfd.readouterr() == ("", "")
+    assert caplog.messages == [
+        f"source {cut}: ended after {count} of the 20 pictures that it promises: it is cut off or damaged"
+    ]
+
+
+def test_a_whole_file_ends_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = make_source(str(write_video(tmp_path / "whole.mp4", 20)))
+    dst = buffer(source.open())
+    while source.read(dst) is not None:
+        pass
+    source.close()
+    assert caplog.messages == []
 
 
 def test_a_damaged_stretch_does_not_end_a_file(tmp_path: Path) -> None:

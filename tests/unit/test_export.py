@@ -122,7 +122,7 @@ def test_without_the_extra_the_commands_are_told() -> None:
     assert "yolo export model=yolo11n.pt format=onnx imgsz=640 && mv yolo11n.onnx models/yolo11n_fp32_640.onnx" in told
     assert "imgsz=320" in told
     assert "mkdir -p models" in told
-    assert "pip install ultralytics onnx onnxslim && orion models export yolo11n --model-dir models" in told
+    assert ".venv-export/bin/pip install ultralytics onnx onnxslim onnxruntime\n" in told
 
 
 def test_the_commands_fetch_the_file_from_beside_the_weights_whatever_it_is_called() -> None:
