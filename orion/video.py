@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 8
 """How often a decoder is asked again after a packet that it refuses; at the end of a stream that costs microseconds."""
+_WHOLE: Final = 0.9
+"""Share of the pictures that a file promises with which it counts as whole: some formats only estimate them."""
 
 # The library reads these at its first use. What an operator has set stays.
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp|fpsprobesize;2")
@@ -28,10 +30,6 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_FFMPEG_IS_THREAD_SAFE", "1")
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{READ_TIMEOUT_S:.0f}")
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-_WHOLE: Final = 0.9
-"""Share of the pictures that a file promises with which it counts as whole: some formats only estimate them."""
 
 
 class VideoSource(Source):
