@@ -350,6 +350,7 @@ class Supervisor:
         for handle in self.crew:
             if isinstance(handle.state, Idle):
                 mine = [stream for stream in self.streams.values() if stream.worker_id == handle.worker_id]
+                # A file begins when its worker can look at it.
                 for stream in mine:
                     stream.play()
                 chosen = dispatch.next_stream(mine)
