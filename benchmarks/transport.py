@@ -41,6 +41,7 @@ from orion.messages import (
     Outcome,
     Pixels,
     Ready,
+    SessionInfo,
     Stop,
 )
 from orion.ring import MIN_SLOTS, Ring
@@ -82,7 +83,8 @@ class RowReader(FixedDetector):
     """The detector of the ring's worker: reads one row in place."""
 
     def __init__(self, spec: DetectorSpec) -> None:
-        self.info = DetectorInfo(spec.model_640, "unknown", (), 1.0)
+        session = SessionInfo("", "", 640, "cpu", 0.0, 0.0)
+        self.info = DetectorInfo(spec.model_640, "unknown", (session,), 1.0)
 
     def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         """Answer one frame; its number comes as the stream's time."""

@@ -1,6 +1,7 @@
 """What every test shares: where test data and optional programs are found, and a guard against leftovers."""
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from orion import log
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_MEMORY = Path("/dev/shm")
@@ -51,6 +54,25 @@ def program() -> Callable[[str, str], str]:
         return path
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a command does to the log that is run in this process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in log.PROJECT}
+    yield
+    ours = [handler for handler in root.handlers if isinstance(handler, log.CollapsingHandler)]
+    if not ours:
+        return
+    logging.captureWarnings(capture=False)
+    for handler in ours:
+        handler.close()
+    root.handlers = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
 
 
 def _descendants() -> dict[int, str]:

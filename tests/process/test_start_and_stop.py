@@ -1,15 +1,14 @@
 """One stack: what was started is stopped in reverse, whichever step of the start fails."""
 
 import json
-import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orion import app, lock, log, lookup
+from orion import app, lock, lookup
 from orion.broker import EmbeddedBroker
 from orion.bus import Bus
 from orion.commands import Commands
@@ -35,18 +34,6 @@ PARTS: tuple[tuple[str, type[Any], str, str], ...] = (
 
 class RefusedError(Exception):
     """What a step is made to fail with."""
-
-
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in log.PROJECT}
-    yield
-    logging.captureWarnings(capture=False)
-    root.handlers, root.level = handlers, level
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
 
 
 @pytest.fixture
@@ -98,7 +85,6 @@ def check_unwound(story: list[str], started: int) -> None:
     assert list(dict.fromkeys(ended)) == names[::-1]
 
 
-@pytest.mark.usefixtures("logging_as_before")
 def test_a_whole_run_stops_in_reverse(story: list[str], config: Config, tmp_path: Path) -> None:
     assert app.run(config, config) == 0
     check_unwound(story, len(PARTS))
@@ -131,7 +117,6 @@ STEPS: tuple[tuple[Any, str, int], ...] = (
 """What is made to fail, and how many parts are there by then."""
 
 
-@pytest.mark.usefixtures("logging_as_before")
 @pytest.mark.parametrize(("owner", "name", "started"), STEPS, ids=[f"{o.__name__}.{n}" for o, n, _ in STEPS])
 def test_a_step_that_fails_leaves_nothing(
     owner: Any,
@@ -154,7 +139,6 @@ def test_a_step_that_fails_leaves_nothing(
     assert descriptors() <= before + 1, "one more is the resource tracker's"
 
 
-@pytest.mark.usefixtures("logging_as_before")
 def test_an_instance_that_can_tell_nobody_any_more_gives_up(
     story: list[str], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -181,23 +180,6 @@ def test_closing_writes_what_was_only_counted(handler: CollapsingHandler, writte
     assert written() == ["lost", "repeated 1 times: lost"]
 
 
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in log.PROJECT}
-    root.handlers = []
-    yield
-    logging.captureWarnings(capture=False)
-    for handler in root.handlers:
-        handler.close()
-    root.handlers = handlers
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
-
-
-@pytest.mark.usefixtures("logging_as_before")
 def test_the_level_is_the_projects_and_others_only_warn(capsys: pytest.CaptureFixture[str]) -> None:
     log.setup("debug", "text", "orion", "w1")
     logging.getLogger("orion.capture").debug("ours")
