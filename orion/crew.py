@@ -290,11 +290,9 @@ class Crew:
         """Pass on the answer to a frame, and take the worker for idle."""
         if answer.changed is not None:
             busy = replace(busy, info=answer.changed)
-        if isinstance(answer, FrameResult):
-            size = answer.outcome.model_selected
-            if not any(session.size == size for session in busy.info.sessions):
-                self.condemn(handle, f"sent a result of a session that it has not: {size}")
-                return
+        if isinstance(answer, FrameResult) and busy.info.session(answer.outcome.model_selected) is None:
+            self.condemn(handle, f"sent a result of a session that it has not: {answer.outcome.model_selected}")
+            return
         handle.state = Idle(busy.process, busy.info)
         self._listener.answered(handle, busy, answer)
 

@@ -106,7 +106,7 @@ class Exchange:
             self.deadline_s = now_s + COMMIT_LIMIT_S
             self._crew.adopt(self._spec)
             for handle in self._crew:
-                if handle.worker_id in self.swap.owing and not self._send(handle, Commit(self._number)):
+                if handle.worker_id in self.swap.committing and not self._send(handle, Commit(self._number)):
                     self._end(handle, "does not take messages")
 
     def _expire(self) -> None:
@@ -114,7 +114,7 @@ class Exchange:
             late = ", ".join(sorted(self.swap.owing)) or "any worker"
             self.swap.abort(f"{late} could not load the models within {PREPARE_LIMIT_S:g} s")
         for handle in self._crew:
-            if self.swap.phase == "committing" and handle.worker_id in self.swap.owing:
+            if handle.worker_id in self.swap.committing:
                 self._end(handle, "does not change its models")
         self.deadline_s = float("inf")
 

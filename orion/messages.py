@@ -130,6 +130,10 @@ class DetectorInfo(Value, frozen=True):
     labels: tuple[tuple[int, str], ...] = ()
     """Class number and name of everything that is looked for."""
 
+    def session(self, size: int) -> SessionInfo | None:
+        """Return the session of that size, None where there is none."""
+        return next((session for session in self.sessions if session.size == size), None)
+
 
 class DetectRequest(Value, frozen=True):
     """What the detector is told about a frame beside its pixels."""

@@ -118,10 +118,11 @@ class Remote:
                         pass
 
     def ask(self, config: Config, request: Mapping[str, Any], until_s: float) -> dict[str, Any]:
-        """Send a request, which gets an id, and return its answer. Raises NoAnswerError when there is none in time."""
+        """Send a request, which gets an id, and return its answer. Only while `ready`. Raises NoAnswerError when there
+        is none in time.
+        """
         topics = config.mqtt.topics.expanded(config.instance_id)
         request_id = uuid.uuid4().hex
-        self.await_ready(until_s)
         payload = json.dumps({**request, "request_id": request_id}, allow_nan=False).encode()
         self.publish(topics["control"], payload)
         while time.monotonic() < until_s:

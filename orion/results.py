@@ -82,7 +82,8 @@ def _detections(outcome: Outcome, labels: Mapping[int, str] | None) -> list[dict
 
 def _metadata(lease: Lease, outcome: Outcome, info: DetectorInfo) -> dict[str, Any]:
     size = outcome.model_selected
-    session = next(session for session in info.sessions if session.size == size)
+    session = info.session(size)
+    assert session is not None, "the crew takes no result of a session that a worker has not"
     return {
         "frame_width": lease.frame.width,
         "frame_height": lease.frame.height,

@@ -136,9 +136,8 @@ class Sequenced(FixedDetector):
             FAULTS[self._faults.pop(0)]()
 
 
-def _lose_provider() -> None:
-    """Go on with another provider than READY told."""
-    Scripted.info = replace(INFO, sessions=(replace(INFO.sessions[0], provider="second", fallback="first is gone"),))
+_SECOND = replace(INFO.sessions[0], provider="second", fallback="first is gone")
+"""Another provider than READY told."""
 
 
 def _say(info: DetectorInfo = INFO, outcome: Outcome = OUTCOME) -> None:
@@ -148,7 +147,7 @@ def _say(info: DetectorInfo = INFO, outcome: Outcome = OUTCOME) -> None:
 _SCRIPTS: dict[str, Callable[[], object]] = {
     **FAULTS,
     "late": lambda: time.sleep(1.5),
-    "provider": _lose_provider,
+    "provider": lambda: _say(info=replace(INFO, sessions=(_SECOND,))),
     "no-sessions": lambda: _say(info=replace(INFO, sessions=())),
     "other-session": lambda: _say(outcome=replace(OUTCOME, model_selected=320)),
     "endless": lambda: _say(outcome=replace(OUTCOME, inference_ms=1.7e308, total_ms=1.7e308)),

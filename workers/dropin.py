@@ -112,7 +112,8 @@ class Dropin:
 
     def _metadata(self, frame: Frame, crop: Crop, total_ms: float) -> dict[str, Any]:
         info = self._pair.info
-        session = next(session for session in info.sessions if session.size == crop.model)
+        session = info.session(crop.model)
+        assert session is not None, "the crop is for a session that is there"
         height, width = frame.pixels.shape[:2]
         return {
             "frame_width": width,
