@@ -1,29 +1,21 @@
-"""Cameras over the network: RTSP by the capture library, MJPEG over HTTP by `orion.mjpeg`. Every wait has a limit of
+"""Cameras over the network: RTSP by FFmpeg, MJPEG over HTTP by `orion.mjpeg`. Every wait has a limit of
 ours. Used by the capture threads, like every source.
 """
 
 import time
-from typing import Final
 
 import cv2
 import numpy as np
 
-from orion import rtsp
+from orion.decoder import Decoder, DecoderError
 from orion.errors import SourceError
 from orion.messages import Pixels
 from orion.mjpeg import MjpegStream
 from orion.source import OPEN_TIMEOUT_S, READ_TIMEOUT_S, Source, SourceInfo
-from orion.video import VideoSource
-
-_EXPLAIN_TIMEOUT_S: Final = 1.0
 
 
-class NetworkSource(VideoSource):
-    """A stream over the network that the capture library reads: RTSP over TCP, and what HTTP carries beside MJPEG.
-
-    The library scales a picture whose size changes inside a stream to the first size; a camera that starts a new
-    stream for it, as most do, is lost and opened again with the new size.
-    """
+class NetworkSource(Source):
+    """A stream over the network that FFmpeg reads: RTSP over TCP, and what HTTP carries beside MJPEG."""
 
     kind = "network"
 
@@ -33,33 +25,37 @@ class NetworkSource(VideoSource):
         super().__init__(uri)
         self._open_timeout_s = open_timeout_s
         self._read_timeout_s = read_timeout_s
+        self._decoder: Decoder | None = None
 
     def open(self) -> SourceInfo:
-        """Connect. Raises SourceError, with the server's own reason, within `open_timeout_s` and two seconds."""
-        options = (
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(self._open_timeout_s * 1000)),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(self._read_timeout_s * 1000)),
-            *(cv2.CAP_PROP_N_THREADS, 1),
-        )
-        info = self._start(self.uri, cv2.CAP_FFMPEG, options)
-        if info is None:
-            raise self.error(self._explain())
+        """Connect, and wait for the first picture. Raises SourceError with the reason: after `open_timeout_s` without an
+        answer; of a server that answers and sends nothing after as much again and `read_timeout_s`.
+        """
+        self.close()
+        try:
+            self._decoder = Decoder(self.uri, (self._open_timeout_s, self._read_timeout_s))
+        except DecoderError as error:
+            raise self.error(str(error)) from None
+        info = self._decoder.info
         return SourceInfo(info.width, info.height, info.fps, None)
 
-    def _explain(self) -> str:
-        if self.uri.startswith("rtsp"):
-            return rtsp.explain(self.uri, min(_EXPLAIN_TIMEOUT_S, self._open_timeout_s))
-        return "no video that can be decoded"
+    @property
+    def _opened(self) -> Decoder:
+        assert self._decoder is not None, f"source {self.safe_uri} is not open"
+        return self._decoder
 
     def read(self, dst: Pixels) -> Pixels | None:
         """Decode the next picture. Raises SourceError when the stream ends or is silent for `read_timeout_s`."""
         self.skip()
-        return self._retrieve(dst)
+        try:
+            return self._opened.picture(dst)
+        except DecoderError as error:
+            raise self.error(str(error)) from error
 
     def skip(self) -> bool:
         """Pass over a picture. Raises as `read` does."""
         deadline = time.monotonic() + self._read_timeout_s
-        found = self._grab(self._read_timeout_s)
+        found = self._opened.advance(self._read_timeout_s)
         # After a silence the decoder still gives up what it held back: a picture from before, not of now.
         if time.monotonic() >= deadline:
             raise self.error(f"sent nothing for {self._read_timeout_s:g} s")
@@ -70,15 +66,17 @@ class NetworkSource(VideoSource):
     @property
     def camera_time_s(self) -> float | None:
         """Time of the last picture by RTP; None where the stream has none, and for what is no live stream."""
-        if not self.uri.startswith("rtsp"):
-            return None
-        position_ms = self._opened.get(cv2.CAP_PROP_POS_MSEC)
-        # The library says 0 where it does not know.
-        return position_ms / 1000 if position_ms else None
+        return self._opened.position_s if self.uri.startswith("rtsp") else None
+
+    def close(self) -> None:
+        """Close the connection. Twice is once."""
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
 
 
 class HttpSource(Source):
-    """A stream over HTTP: MJPEG read by `orion.mjpeg`, anything else by the capture library."""
+    """A stream over HTTP: MJPEG read by `orion.mjpeg`, anything else by FFmpeg."""
 
     kind = "network"
 

@@ -89,9 +89,11 @@ class StreamClock:
         self.time_s: float | None = None
         """Seconds from the first picture; None before there was one."""
 
-    def advance(self, position_s: float) -> None:
-        """Take the position of the next picture. A step backwards, of nothing or of minutes counts as one period."""
-        position_s = max(0.0, position_s)
+    def advance(self, position_s: float | None) -> None:
+        """Take the position of the next picture, None where it has none. A step backwards, of nothing or of minutes
+        counts as one period.
+        """
+        position_s = max(0.0, position_s or 0.0)
         if self.time_s is None or self._position_s is None:
             self.time_s = 0.0
         else:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamEnded
+from orion.decoder import Decoder
 from orion.errors import EXIT_RESOURCE, SourceError
 from orion.ledger import Ledger
 from orion.messages import Pixels
@@ -152,7 +153,7 @@ def test_a_file_that_goes_away_before_it_is_opened(tmp_path: Path) -> None:
         source.open()
 
 
-def test_a_size_that_changes_inside_a_file_goes_on_in_the_first_size(
+def test_a_size_that_changes_inside_a_file_is_given_as_it_is(
     tmp_path: Path, program: Callable[[str, str], str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     ffmpeg = program("ffmpeg", "ffmpeg")
@@ -168,12 +169,16 @@ def test_a_size_that_changes_inside_a_file_goes_on_in_the_first_size(
             out.write(part.read_bytes())
     source = make_source(str(joined))
     dst = buffer(source.open())
+    sizes: list[tuple[int, ...]] = []
     times: list[float | None] = []
-    while source.read(dst) is dst:
-        assert dst.shape == (240, 320, 3)
-        assert dst[:, :150].max() < 40
-        assert dst[:, 170:].min() > 200
+    while (got := source.read(dst)) is not None:
+        assert (got is dst) == (got.shape == (240, 320, 3))
+        height, width, _ = got.shape
+        assert got[:, : width // 2 - 10].max() < 40
+        assert got[:, width // 2 + 10 :].min() > 200
+        sizes.append((width, height))
         times.append(source.stream_time_s)
+    assert sizes == [(320, 240)] * 10 + [(640, 480)] * 10 + [(160, 120)] * 10
     assert times == pytest.approx([index / 10 for index in range(30)])
     source.close()
     assert capfd.readouterr() == ("", "")
@@ -205,8 +210,8 @@ class _Outbound:
 
 def test_pictures_beyond_the_rate_are_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_source(str(write_video(tmp_path / "v.mp4", 80, fps=40)))
-    convert, converted = source._retrieve, itertools.count()  # type: ignore[attr-defined]
-    monkeypatch.setattr(source, "_retrieve", lambda dst: (next(converted), convert(dst))[1])
+    convert, converted = Decoder.picture, itertools.count()
+    monkeypatch.setattr(Decoder, "picture", lambda self, dst: (next(converted), convert(self, dst))[1])
     rings, ledger, outbound = RingMaker("rate", "run", 4, lambda _: None), Ledger(every_frame=False), _Outbound()
     capture = Capture("cam0", source, ledger, rings.make, outbound, CaptureSettings(rate_hz=5))
     capture.play()
