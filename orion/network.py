@@ -28,8 +28,8 @@ class NetworkSource(Source):
         self._decoder: Decoder | None = None
 
     def open(self) -> SourceInfo:
-        """Connect, and wait for the first picture. Raises SourceError with the reason: after `open_timeout_s` without an
-        answer; of a server that answers and sends nothing after as much again and `read_timeout_s`.
+        """Connect, and wait for the first picture. Raises SourceError with the reason: within `open_timeout_s` where
+        nothing answers; of a server that answers and sends nothing after as much again and `read_timeout_s`.
         """
         self.close()
         try:
