@@ -11,16 +11,17 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 from msgspec.structs import replace
 
 from benchmarks.attention_view import SideBySide, Timeline, draw_timelines
+from benchmarks.footage import frames
 from benchmarks.inputs import default_pair, testdata
 from benchmarks.report import Bar, Report, Row, describe_model, plot_file, publish
 from benchmarks.scoring import HELD_IOU, Reference, Score, load_reference, score_frame, xywh
@@ -71,25 +72,13 @@ class Run:
     trial_share: float = 0.0
 
 
-def frames(video: Path, limit: int | None) -> Iterator[tuple[float, Pixels]]:
-    """Yield the pictures of a video with their presentation times in seconds."""
-    capture = cv2.VideoCapture(str(video))
-    fps = capture.get(cv2.CAP_PROP_FPS) or 25.0
-    number = 0
-    while (limit is None or number < limit) and capture.grab():
-        _, frame = capture.retrieve()
-        yield number / fps, np.asarray(frame, np.uint8)
-        number += 1
-    capture.release()
-
-
 def measure(
     detector: PersonDetector, judge: PersonDetector, video: Path, limit: int | None, film: SideBySide | None
 ) -> Run:
     """Send every frame of `video` through attention and whole through the 640, in turns; `judge` makes references."""
     known = _reference(video)
     run = Run(video.stem, (0, 0))
-    for number, (time_s, frame) in enumerate(frames(video, limit)):
+    for number, time_s, frame in islice(frames(video), limit):
         run.frame_size = frame.shape[1], frame.shape[0]
         outcomes: dict[str, Outcome] = {}
         for kind in sorted(KINDS, reverse=bool(number % 2)):

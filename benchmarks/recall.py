@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.footage import frames
 from benchmarks.inputs import default_pair, testdata
 from benchmarks.report import Report, Row, describe_model, publish
 from benchmarks.scoring import Reference, Score, load_reference, score_frame, xywh
@@ -44,29 +45,17 @@ def _spec(pair: ModelPair) -> DetectorSpec:
 
 
 def _rows(path: Path, reference: Reference, every: int, pairs: dict[str, SessionPair]) -> list[Row]:
-    frames = _frames(path, every)
+    pictures = list(frames(path, every))
     rows = []
     for name, pair in pairs.items():
         for size in _SIZES:
-            score = sum((_score(pair, size, frame, reference[number]) for number, frame in frames), Score())
+            score = sum((_score(pair, size, frame, reference[number]) for number, _, frame in pictures), Score())
             rows.append(
-                {"video": path.stem, "model": f"{name} {size}", "frames": len(frames)}
+                {"video": path.stem, "model": f"{name} {size}", "frames": len(pictures)}
                 | asdict(score)
                 | {"recall": round(score.recall, 3)}
             )
     return rows
-
-
-def _frames(path: Path, every: int) -> list[tuple[int, Pixels]]:
-    capture = cv2.VideoCapture(str(path))
-    frames = []
-    number = 0
-    while capture.grab():
-        if number % every == 0:
-            frames.append((number, np.asarray(capture.retrieve()[1], np.uint8)))
-        number += 1
-    capture.release()
-    return frames
 
 
 def _score(pair: SessionPair, size: SessionSize, frame: Pixels, reference: NDArray[np.float64]) -> Score:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 import orion
 
-_PACKAGES = ("numpy", "opencv-python-headless", "msgspec", "msgpack")
+_PACKAGES = ("numpy", "opencv-python-headless", "av", "msgspec", "msgpack")
 
 _FILE_WIDTH = 160
 

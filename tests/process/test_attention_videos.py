@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from benchmarks.footage import frames
 from benchmarks.scoring import Score, load_reference, score_frame, xywh
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome, Pixels
 from orion.scene import DemoScene
@@ -35,18 +36,6 @@ def detector(testdata: Path) -> Iterator[PersonDetector]:
     detector = PersonDetector(DetectorSpec(*paths, 0.4, 0.45, ("person",), "cpu", 2))
     yield detector
     detector.close()
-
-
-def frames(video: Path) -> Iterator[tuple[float, Pixels]]:
-    """Yield each picture with its presentation time in seconds."""
-    capture = cv2.VideoCapture(str(video))
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    number = 0
-    while capture.grab():
-        _, frame = capture.retrieve()
-        yield number / fps, np.asarray(frame, np.uint8)
-        number += 1
-    capture.release()
 
 
 def cost(outcomes: Iterable[Outcome], detector: PersonDetector, stream_id: str) -> float:
@@ -81,7 +70,7 @@ def test_attention_saves_most_of_the_work_and_misses_next_to_nobody(
 ) -> None:
     reference = load_reference(testdata / "reference" / f"{bar.video}.yolo11n-640.json")
     outcomes, total = [], Score()
-    for (time_s, frame), boxes in zip(frames(testdata / "video" / f"{bar.video}.mp4"), reference, strict=True):
+    for (_, time_s, frame), boxes in zip(frames(testdata / "video" / f"{bar.video}.mp4"), reference, strict=True):
         outcome = detector.process(frame, DetectRequest(bar.video, time_s, settings=SETTINGS))
         held = outcome.inference == "held"
         total += score_frame(xywh(outcome.detections), boxes, confidence=0.4, iou=0.5, held=held)
@@ -95,7 +84,7 @@ def test_attention_saves_most_of_the_work_and_misses_next_to_nobody(
 
 
 def test_nothing_is_timed_where_nothing_ran(testdata: Path, detector: PersonDetector) -> None:
-    still = next(frames(testdata / "video" / "classroom.mp4"))[1]
+    still = next(frames(testdata / "video" / "classroom.mp4"))[2]
     first, held = (detector.process(still, DetectRequest("still", t, settings=SETTINGS)) for t in (0.0, 0.1))
     assert (first.inference, held.inference) == ("full", "held")
     assert (held.preprocess_ms, held.inference_ms, held.postprocess_ms) == (0, 0, 0)
@@ -130,7 +119,7 @@ def beside(left: Iterable[Pixels], right: Iterable[Pixels]) -> Iterator[Pixels]:
 
 
 def pictures(testdata: Path, name: str, first: int = 0, last: int = 10**6) -> list[Pixels]:
-    return [frame for n, (_, frame) in enumerate(frames(testdata / "video" / f"{name}.mp4")) if first <= n < last]
+    return [frame for n, _, frame in frames(testdata / "video" / f"{name}.mp4") if first <= n < last]
 
 
 def clip(testdata: Path, kind: str) -> Iterator[Pixels]:

@@ -6,8 +6,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from benchmarks.footage import frames
 from benchmarks.scoring import Score, load_reference, score_frame, xywh
-from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest, Pixels, SessionSize
+from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest, SessionSize
 from workers.person import PersonDetector
 
 WHOLE = AttentionSettings(mode="off")
@@ -22,23 +23,12 @@ def detector(testdata: Path) -> Iterator[PersonDetector]:
     detector.close()
 
 
-def frames(video: Path, step: int) -> Iterator[tuple[int, Pixels]]:
-    capture = cv2.VideoCapture(str(video))
-    number = 0
-    while capture.grab():
-        if number % step == 0:
-            _, frame = capture.retrieve()
-            yield number, np.asarray(frame, np.uint8)
-        number += 1
-    capture.release()
-
-
 @pytest.mark.parametrize(("name", "step"), [("classroom", 9), ("store_aisle", 9), ("worker_zone", 9)])
 def test_whole_frames_score_like_the_reference(testdata: Path, detector: PersonDetector, name: str, step: int) -> None:
     reference = load_reference(testdata / "reference" / f"{name}.yolo11n-640.json")
     total = Score()
-    for number, frame in frames(testdata / "video" / f"{name}.mp4", step):
-        outcome = detector.process(frame, DetectRequest("cam0", number / 10, settings=WHOLE))
+    for number, time_s, frame in frames(testdata / "video" / f"{name}.mp4", step):
+        outcome = detector.process(frame, DetectRequest("cam0", time_s, settings=WHOLE))
         total += score_frame(xywh(outcome.detections), reference[number], confidence=0.4, iou=0.9)
     assert total.expected > 0
     assert total.recall >= 0.99
