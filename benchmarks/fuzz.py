@@ -1,6 +1,7 @@
-"""Broken input by the hundred thousand: the wire's decoder, the drop-in worker's protocol, the loader of configurations
-and the inspector of models must each answer with an error of ours or accept it. Each runs in a process of its own with
-bounded memory, so that a crash is counted and not suffered. Deterministic for a seed.
+"""Broken input by the hundred thousand: the wire's decoder, the drop-in worker's protocol, the loader of
+configurations, the inspector of models and the reader of videos must each answer with an error of ours or accept it.
+Each runs in a process of its own with bounded memory, so that a crash is counted and not suffered. Deterministic for a
+seed.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -21,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import yaml
 
+from benchmarks import footage
 from benchmarks.report import Bar, Report, publish
 from benchmarks.rig import write_models
 from orion import settings, wire
@@ -45,6 +49,7 @@ from orion.messages import (
     Region,
     SessionInfo,
 )
+from orion.video import FileSource
 
 _BATCH = 2_000
 """Inputs that one process takes."""
@@ -252,11 +257,36 @@ def _model() -> Iterator[Try]:
         yield attempt
 
 
+def _video() -> Iterator[Try]:
+    """Read small videos of which the heads are the larger part, to their end."""
+    nowhere = np.empty((0, 0, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name) / "video"
+        pictures = [np.full((48, 64, 3), 30 * number, np.uint8) for number in range(6)]
+        contents = [
+            footage.write(place, pictures, codec, container).read_bytes()
+            for codec, container in (("mpeg4", "mp4"), ("h264", "mpegts"), ("mpeg4", "avi"), ("hevc", "matroska"))
+        ]
+
+        def attempt(chance: random.Random) -> None:
+            content = chance.choice(contents)
+            for _ in range(chance.randint(1, 8)):
+                content = mutated(content, chance)
+            place.write_bytes(content)
+            with closing(FileSource(str(place))) as source:
+                source.open()
+                while source.read(nowhere) is not None:
+                    pass
+
+        yield attempt
+
+
 TARGETS: Mapping[str, Callable[[], Iterator[Try]]] = {
     "wire": _wire,
     "dropin": _dropin,
     "config": _config,
     "model": _model,
+    "video": _video,
 }
 _REFUSALS = (WireError, ConfigError, ModelError, ResourceError)
 

@@ -1,4 +1,4 @@
-"""One thread a source, in the supervisor process: read the next picture straight into a slot, stamp it, number it,
+"""One thread a source, in the supervisor process: read the next picture into a slot, stamp it, number it,
 offer it to the ledger; open the source again for ever when it is a camera that went away. It owns the source and the
 slot it writes; its only doors to the rest are the ledger's `offer` and `skip`, and the events that it posts.
 """

@@ -3,11 +3,12 @@ source, and decodes in that thread alone, since the cores are the workers'.
 """
 
 import errno
+import math
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -19,24 +20,32 @@ from orion.messages import Pixels
 from orion.source import SourceInfo
 
 _ATTEMPTS: Final = 8
-"""How often a file is asked again after a place where no packet can be found."""
-_PATIENCE_S: Final = 10.0
-"""How long a first picture is looked for among what has arrived."""
+"""How often it is looked further where no packet can be found."""
 _FASTEST_HZ: Final = 1000
 """A higher rate is the clock of the format, not that of the pictures."""
-_OPTIONS: Final = {"rtsp_transport": "tcp", "allowed_media_types": "video", "fpsprobesize": "2"}
-"""Of a camera's streams only the video is asked for, and its rate is not waited for."""
+_MAX_PIXELS: Final = 2**26
+"""Twice those of 8K: what garbage says may be more than the machine has memory for."""
+_OPTIONS: Final = {
+    # Of a camera's streams only the video is asked for, and its rate is not waited for.
+    "rtsp_transport": "tcp",
+    "allowed_media_types": "video",
+    "fpsprobesize": "2",
+}
+_FILE_OPTIONS: Final = {"merge_pmt_versions": "1"}
+"""A transport stream may go on under other numbers; it is the same video."""
 _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (av.HTTPUnauthorizedError, "the server answers 401: user or password is missing or wrong"),
     (av.HTTPForbiddenError, "the server answers 403: it refuses this user or this address"),
     (av.HTTPNotFoundError, "the server answers 404: it has no such path"),
-    (av.HTTPClientError, "the server refuses the request: check the path, and whether it speaks RTSP over TCP"),
+    (
+        av.HTTPClientError,
+        "the server refuses the request: check the path, whether it speaks RTSP over TCP, and how many it may serve",
+    ),
     (av.HTTPServerError, "the server answers that it is not ready, or serves too many"),
     (InvalidDataError, "what answers there sends no video that can be decoded: check the port and the path"),
     (EOFError, "the server hangs up: check the port and the path"),
 )
 _NO_ANSWER: Final = "no answer in time: check the address, the network and whether the camera is on"
-_NO_PICTURE: Final = "no picture that can be decoded came in time"
 
 
 class DecoderError(Exception):
@@ -44,44 +53,45 @@ class DecoderError(Exception):
 
 
 class Decoder:
-    """The pictures of one file or network stream, from the first one that is whole.
+    """The pictures of one file or network stream.
 
-    Garbage decodes to a picture now and then, of any size. So one with errors in it counts only among others of its
-    size, and one of another size only when a second follows, or nothing. `timeouts_s` are the seconds for opening and
-    for each packet after that; a file needs none. Raises DecoderError.
+    Garbage decodes to a picture now and then, of any size. So one that is unlike those before, of another size or with
+    errors before there was one without, counts only if the next picture is of its size: then both do.
+
+    `timeouts_s` are the seconds for opening and for each picture after that; a file needs none. Raises DecoderError.
     """
 
     def __init__(self, target: str, timeouts_s: tuple[float, float] | None = None) -> None:
         begin_s = time.monotonic()
+        options = _FILE_OPTIONS | (_OPTIONS if timeouts_s else {})
         try:
             # What is written into a file besides pictures may be in any encoding.
-            self._container = av.open(
-                target, options=_OPTIONS if timeouts_s else {}, timeout=timeouts_s, metadata_errors="replace"
-            )
+            self._container = av.open(target, options=options, timeout=timeouts_s, metadata_errors="replace")
         except FFmpegError as error:
             late = timeouts_s is not None and time.monotonic() >= begin_s + timeouts_s[0]
             raise DecoderError(_NO_ANSWER if late else _in_words(error)) from error
         self._decoded: deque[av.VideoFrame] = deque()
         self._frame: av.VideoFrame | None = None
-        self._other: av.VideoFrame | None = None
-        """The first picture of another size."""
+        self._unlike: av.VideoFrame | None = None
+        """The last picture, if it was unlike those before."""
         self._converter: _Converter | None = None
         try:
-            self._begin(timeouts_s)
+            self._begin(None if timeouts_s is None else timeouts_s[1])
         except BaseException:
             self._container.close()
             raise
 
-    def _begin(self, timeouts_s: tuple[float, float] | None) -> None:
+    def _begin(self, timeout_s: float | None) -> None:
         stream = self._container.streams.best("video")
-        if not isinstance(stream, av.VideoStream):
-            raise DecoderError("there is no video in it")
+        if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
+            raise DecoderError("there is no video in it that can be decoded")
         stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
         self._stream = stream
         self._size = stream.codec_context.width, stream.codec_context.height
         self._packets = _decode(self._container, stream)
-        if not self.advance(timeouts_s[1] if timeouts_s else _PATIENCE_S):
-            raise DecoderError(_NO_PICTURE)
+        if not self.advance(timeout_s):
+            raise DecoderError("there is no picture in it that can be decoded")
         # The first picture is given by the first `advance` of whoever reads.
         self._decoded.appendleft(self._present)
 
@@ -93,57 +103,70 @@ class Decoder:
     @property
     def info(self) -> SourceInfo:
         """What the video says of itself. The size is that of the present picture, the rest may be estimated."""
-        turned = self._present.rotation % 180 != 0
         width, height = self._present.width, self._present.height
+        if _quarters(self._present) % 2:
+            width, height = height, width
+        return SourceInfo(width, height, self._fps, self._stream.frames or self._lasting)
+
+    @property
+    def promised(self) -> int | None:
+        """How many pictures the video has by its own word, not by the length of a file whose sound may last longer."""
+        alone = len(self._container.streams) == 1
+        return self._stream.frames or (self._lasting if alone else None)
+
+    @property
+    def _fps(self) -> float | None:
         rate = self._stream.guessed_rate
-        fps = float(rate) if rate is not None and 0 < rate <= _FASTEST_HZ else None
-        frames = self._stream.frames
-        if not frames and fps is not None and self._container.duration is not None:
-            frames = round(self._container.duration / av.time_base * fps)
-        return SourceInfo(*((height, width) if turned else (width, height)), fps, frames if frames > 0 else None)
+        return float(rate) if rate is not None and 0 < rate <= _FASTEST_HZ else None
+
+    @property
+    def _lasting(self) -> int | None:
+        """How many pictures fit into the length of the file."""
+        if self._container.duration is None or self._fps is None:
+            return None
+        return max(0, round(self._container.duration / av.time_base * self._fps)) or None
 
     @property
     def position_s(self) -> float | None:
         """Presentation time of the present picture in seconds, from any moment; None where the stream has none."""
         return self._present.time
 
-    def advance(self, timeout_s: float) -> bool:
-        """Decode the next picture; False at the end, and if none can be made in this time of the packets that come."""
-        deadline_s = time.monotonic() + timeout_s
-        while not self._decoded:
-            if time.monotonic() >= deadline_s:
-                return False
-            try:
-                frames = next(self._packets, None)
-            except FFmpegError:
-                return False
-            if frames is None:
-                return self._end()
-            for frame in frames:
-                self._take(frame)
+    def advance(self, timeout_s: float | None) -> bool:
+        """Go to the next picture; False at the end, and if none could be made in this time of the packets that came."""
+        deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            while not self._decoded:
+                if time.monotonic() >= deadline_s:
+                    return False
+                self._take(next(self._packets))
+        except (StopIteration, FFmpegError):
+            return self._end()
         self._frame = self._decoded.popleft()
         return True
 
-    def _take(self, frame: av.VideoFrame) -> None:
-        """Keep a picture if it is one of the stream."""
-        size = frame.width, frame.height
-        if frame.is_corrupt and (size != self._size or self._frame is None):
+    def _take(self, frames: Sequence[av.VideoFrame] | None) -> None:
+        """Keep of what a packet gave, None if it was broken, the pictures that count."""
+        if frames is None:
+            self._unlike = None
             return
-        if size == self._size:
+        for frame in frames:
+            before, self._unlike = self._unlike, None
+            size = frame.width, frame.height
+            usual = size == self._size and not (frame.is_corrupt and self._frame is None)
+            if before is not None and size == (before.width, before.height):
+                self._decoded.append(before)
+            elif not usual:
+                self._unlike = frame
+                continue
             self._decoded.append(frame)
-        elif self._other is not None and size == (self._other.width, self._other.height):
             self._size = size
-            self._decoded.extend((self._other, frame))
-        else:
-            self._other = frame
-            return
-        self._other = None
 
     def _end(self) -> bool:
-        """Go to what was held back, if anything was."""
-        if self._other is None:
+        """Go to a last picture that is unlike the others, if it is without errors."""
+        last, self._unlike = self._unlike, None
+        if last is None or last.is_corrupt:
             return False
-        self._frame, self._other = self._other, None
+        self._frame = last
         return True
 
     def picture(self, dst: Pixels) -> Pixels:
@@ -158,7 +181,7 @@ class Decoder:
             picture = self._converter.convert(frame)
         except FFmpegError as error:
             raise DecoderError(f"a picture cannot be converted ({error.strerror})") from error
-        picture = np.rot90(picture, round(frame.rotation / 90))
+        picture = np.rot90(picture, _quarters(frame))
         if picture.shape != dst.shape:
             return picture
         np.copyto(dst, picture)
@@ -170,18 +193,27 @@ class Decoder:
         self._container.close()
 
 
-def _decode(container: InputContainer, stream: av.VideoStream) -> Generator[list[av.VideoFrame]]:
-    """Yield what each packet gives. Of what is broken nothing comes, and the stream goes on."""
-    for _ in range(_ATTEMPTS):
+def _decode(container: InputContainer, stream: av.VideoStream) -> Generator[Sequence[av.VideoFrame] | None]:
+    """Yield what each packet gives, None if it is broken: the stream goes on. Packets of other streams give nothing,
+    but let who waits look at the clock.
+    """
+    attempts = _ATTEMPTS
+    while attempts:
         try:
-            for packet in container.demux(stream):
-                try:
-                    yield list(packet.decode())
-                except InvalidDataError:
-                    yield []
+            for packet in container.demux():
+                attempts = _ATTEMPTS
+                yield _pictures(packet) if packet.stream_index == stream.index else ()
         except InvalidDataError:
-            continue
-        return
+            attempts -= 1
+        else:
+            return
+
+
+def _pictures(packet: "av.Packet[Any]") -> Sequence[av.VideoFrame] | None:
+    try:
+        return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
+    except FFmpegError:
+        return None
 
 
 class _Converter:
@@ -209,6 +241,12 @@ class _Converter:
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(made.height, plane.line_size)
         picture: Pixels = rows[:, : made.width * 3].reshape(made.height, made.width, 3)
         return picture
+
+
+def _quarters(frame: av.VideoFrame) -> int:
+    """Return by how many quarters of a circle, to the left, a picture must be turned to be upright."""
+    # A matrix that turns nothing gives an angle that is none.
+    return round(frame.rotation / 90) if abs(frame.rotation) <= 180 else 0
 
 
 def _form(frame: av.VideoFrame) -> tuple[int, int, str]:

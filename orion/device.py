@@ -62,7 +62,10 @@ class DeviceSource(Source):
             raise self.error(f"a picture cannot be converted ({error.err})") from None
         if not found:
             raise self.error("a picture cannot be converted")
-        return dst if picture is dst else np.asarray(picture, np.uint8)
+        if picture is not dst and picture.shape == dst.shape:
+            np.copyto(dst, picture)
+            return dst
+        return np.asarray(picture, np.uint8)
 
     def skip(self) -> bool:
         """Pass over a picture. Raises as `read` does."""

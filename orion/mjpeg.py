@@ -1,6 +1,5 @@
-"""MJPEG over HTTP, read by us and not by the capture library: that one hides a change of the pictures' size and waits
-for several pictures before it opens. The splitter is pure; `MjpegStream` runs in the source's capture thread and owns
-one connection.
+"""MJPEG over HTTP, read by us and not by FFmpeg, which waits for several pictures before it opens. The splitter is
+pure; `MjpegStream` runs in the source's capture thread and owns one connection.
 """
 
 import http.client

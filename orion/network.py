@@ -58,7 +58,7 @@ class NetworkSource(Source):
         found = self._opened.advance(self._read_timeout_s)
         # After a silence the decoder still gives up what it held back: a picture from before, not of now.
         if time.monotonic() >= deadline:
-            raise self.error(f"sent nothing for {self._read_timeout_s:g} s")
+            raise self.error(f"sent no picture for {self._read_timeout_s:g} s")
         if not found:
             raise self.error("ended the stream")
         return True

@@ -6,7 +6,7 @@ from typing import Final
 
 from orion.decoder import Decoder, DecoderError
 from orion.messages import Pixels
-from orion.source import READ_TIMEOUT_S, Source, SourceInfo, StreamClock
+from orion.source import Source, SourceInfo, StreamClock
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class FileSource(Source):
             ) from None
         info = self._decoder.info
         self._clock = StreamClock(info.fps)
-        self._promised, self._passed = info.frames or 0, 0
+        self._promised, self._passed = self._decoder.promised or 0, 0
         return info
 
     def _check_readable(self, path: Path) -> None:
@@ -62,7 +62,7 @@ class FileSource(Source):
 
     def skip(self) -> bool:
         """Pass over a picture; False at the end."""
-        if not self._opened.advance(READ_TIMEOUT_S):
+        if not self._opened.advance(None):
             if self._passed < _WHOLE * self._promised:
                 _log.warning(
                     "source %s: ended after %d of the %d pictures that it promises: it is cut off or damaged",

@@ -293,3 +293,42 @@ class PlainServer:
 
 def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Trickle:
+    """Answers one HTTP request after the other with `content`: `at_once` bytes of it, then a little at a time."""
+
+    def __init__(self, content_type: str, content: bytes, at_once: int) -> None:
+        self._content_type, self._content, self._at_once = content_type, content, at_once
+        self._stopping = threading.Event()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.settimeout(0.1)
+        self.uri = f"http://127.0.0.1:{self._socket.getsockname()[1]}/stream"
+        self._thread = threading.Thread(target=self._serve, name="trickle")
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            with suppress(OSError):
+                connection, _ = self._socket.accept()
+                with connection:
+                    self._send(connection)
+
+    def _send(self, connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(f"HTTP/1.0 200 OK\r\nContent-Type: {self._content_type}\r\n\r\n".encode())
+        connection.sendall(self._content[: self._at_once])
+        for at in range(self._at_once, len(self._content), 1000):
+            if self._stopping.wait(0.02):
+                return
+            connection.sendall(self._content[at : at + 1000])
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._thread.join(10)
+        self._socket.close()

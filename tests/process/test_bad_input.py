@@ -17,6 +17,7 @@ from orion.errors import EXIT_RESOURCE, EXIT_USAGE
 from orion.lock import InstanceLock
 from tests.instances import environment
 from tests.models import placed, shaped
+from tests.videos import write_video
 
 LIMIT_S = 60.0
 BOXES = [[10.0, 20.0, 110.0, 220.0, 0.9, 0.0]]
@@ -137,6 +138,7 @@ UNUSABLE = [
     Row("good320.onnx: expected an input of 640x640, found 320x320", options="--model good320.onnx"),
     Row("good640.onnx: expected an input of 320x320", options="--model good640.onnx --model-320 good640.onnx"),
     Row("source text: no video that can be decoded", options="--source text"),
+    Row("source unknown.avi: no video that can be decoded", options="--source unknown.avi"),
     Row("source empty: the file is empty", options="--source empty"),
     Row("source folder: is a folder, not a video file", options="--source folder"),
     Row("source 77: /dev/video77: no such camera", options="--source 77"),
@@ -158,6 +160,8 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shaped(folder / "grey.onnx", [1, 1, 640, 640], [1, 5, 10])
     (folder / "cut.onnx").write_bytes(good.read_bytes()[:200])
     (folder / "text").write_text("neither a model nor a video")
+    video = write_video(folder / "unknown.avi", 2, codec="MJPG")
+    video.write_bytes(video.read_bytes().replace(b"MJPG", b"ZZZZ"))
     (folder / "noise").write_bytes(bytes(range(128, 256)))
     (folder / "empty").touch()
     (folder / "folder").mkdir()

@@ -1,37 +1,21 @@
 """What FFmpeg's decoders are asked for beyond plain files: turned pictures, new codecs, and pictures that are none."""
 
 import struct
-from collections.abc import Sequence
-from fractions import Fraction
+from collections.abc import Iterable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from benchmarks import footage
 from orion.decoder import Decoder, DecoderError
 from orion.messages import Pixels
 from tests.videos import jpeg, picture, write_video
 
 
-def encode(path: Path, sizes: Sequence[tuple[int, int]], codec: str = "mpeg4", container: str = "mpegts") -> Path:
-    """Write one picture of each size; the stream says a new size where it begins, like a camera that changes it."""
-    with path.open("wb") as out:
-        begin = 0
-        for index, (width, height) in enumerate(sizes):
-            if index + 1 < len(sizes) and sizes[index + 1] == (width, height):
-                continue
-            with av.open(out, "w", container) as part:
-                stream = part.add_stream(codec, 10, options={"qmin": "2", "qmax": "2"} if codec == "mpeg4" else {})
-                assert isinstance(stream, av.VideoStream)
-                stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-                for number in range(begin, index + 1):
-                    frame = av.VideoFrame.from_ndarray(picture(number, width, height), "bgr24")
-                    frame.pts, frame.time_base = number, Fraction(1, 10)
-                    part.mux(stream.encode(frame))
-                part.mux(stream.encode(None))
-            begin = index + 1
-    return path
+def encode(path: Path, sizes: Iterable[tuple[int, int]], codec: str = "mpeg4", container: str = "mpegts") -> Path:
+    return footage.write(path, (picture(number, *size) for number, size in enumerate(sizes)), codec, container)
 
 
 def sizes_of(path: Path) -> list[tuple[int, int]]:
@@ -88,6 +72,37 @@ def test_a_new_size_counts_from_its_first_picture_but_not_if_it_is_the_only_one(
     assert sizes_of(last) == [small] * 5 + [odd]
 
 
+def test_a_packet_that_cannot_be_decoded_ends_nothing(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.avi", 20, codec="MJPG")
+    data = bytearray(path.read_bytes())
+    heads = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xc0"]
+    # A sampling of colours that no decoder has: not the usual error, and the first packet's is the stream's own.
+    data[heads[10] + 11] = 0x43
+    path.write_bytes(data)
+    assert sizes_of(path) == [(320, 240)] * 19
+
+
+def test_pictures_with_errors_count_from_the_first_where_they_follow_each_other(tmp_path: Path) -> None:
+    path = encode(tmp_path / "v.avi", [(320, 240)] * 20, container="avi")
+    data = bytearray(path.read_bytes())
+    packets = [at for at in range(len(data)) if data[at : at + 4] == b"00dc" and data[at + 8 : at + 11] == b"\0\0\1"]
+    for at in packets:
+        middle = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little") // 2
+        data[middle : middle + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    decoder = Decoder(str(path))
+    assert decoder._present.is_corrupt
+    decoder.close()
+    assert sizes_of(path) == [(320, 240)] * 20
+
+
+def test_a_codec_that_nobody_knows_is_told(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.avi", 5, codec="MJPG")
+    path.write_bytes(path.read_bytes().replace(b"MJPG", b"ZZZZ"))
+    with pytest.raises(DecoderError, match="no video in it that can be decoded"):
+        Decoder(str(path))
+
+
 def test_what_holds_no_picture_is_told(tmp_path: Path) -> None:
     path = tmp_path / "sound.mkv"
     with av.open(path, "w") as container:
@@ -95,7 +110,7 @@ def test_what_holds_no_picture_is_told(tmp_path: Path) -> None:
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
-    with pytest.raises(DecoderError, match="no video in it"):
+    with pytest.raises(DecoderError, match="no video in it that can"):
         Decoder(str(path))
     garbage = encode(tmp_path / "v.ts", [(160, 120)] * 5)
     packets = bytearray(garbage.read_bytes())
@@ -104,5 +119,5 @@ def test_what_holds_no_picture_is_told(tmp_path: Path) -> None:
     for at in range(188 * 3, len(packets), 188):
         packets[at + 20 : at + 188] = random.bytes(168)
     garbage.write_bytes(packets)
-    with pytest.raises(DecoderError, match="no picture that can be decoded"):
+    with pytest.raises(DecoderError, match="no picture in it that can"):
         Decoder(str(garbage))

@@ -17,5 +17,5 @@ def test_broken_input_is_survived(target: str) -> None:
     assert tally.failures == ()
     assert tally.count == INPUTS
     assert tally.accepted > 0
-    assert tally.refused > INPUTS / 2
+    assert tally.refused > INPUTS / 5
     assert tally.growth_mb < 512

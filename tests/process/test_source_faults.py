@@ -44,7 +44,7 @@ def test_a_server_that_is_silent_for_a_while_is_lost_and_restored(tmp_path: Path
     ):
         running.await_results(5)
         server.freeze()
-        assert "nothing for 5 s" in running.await_event("stream_lost", LOST_WITHIN_S)["reason"]
+        assert "sent no picture for 5 s" in running.await_event("stream_lost", LOST_WITHIN_S)["reason"]
         server.thaw()
         running.await_event("stream_restored", LOST_WITHIN_S)
         running.await_results(5)

@@ -30,7 +30,7 @@ RTSP: dict[RtspMode, tuple[str, str]] = {
     "timestamps": ("stream_irregular", "the stream's clock jumped by +42.0 s"),
     # How the decoder gives up depends on the bytes.
     "garbage": ("stream_lost", "source rtsp://***@127.0.0.1:"),
-    "silent": ("stream_lost", "sent nothing for 5 s"),
+    "silent": ("stream_lost", "sent no picture for 5 s"),
     "down": ("stream_lost", "ended the stream"),
     "wrong password": ("stream_lost", "ended the stream"),
 }
