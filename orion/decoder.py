@@ -25,14 +25,10 @@ _FASTEST_HZ: Final = 1000
 """A higher rate is the clock of the format, not that of the pictures."""
 _MAX_PIXELS: Final = 2**26
 """Twice those of 8K: what garbage says may be more than the machine has memory for."""
-_OPTIONS: Final = {
-    # Of a camera's streams only the video is asked for, and its rate is not waited for.
-    "rtsp_transport": "tcp",
-    "allowed_media_types": "video",
-    "fpsprobesize": "2",
-}
-_FILE_OPTIONS: Final = {"merge_pmt_versions": "1"}
+_OPTIONS: Final = {"merge_pmt_versions": "1"}
 """A transport stream may go on under other numbers; it is the same video."""
+_NETWORK_OPTIONS: Final = {"rtsp_transport": "tcp", "allowed_media_types": "video", "fpsprobesize": "2"}
+"""Of a camera's streams only the video is asked for, and its rate is not waited for."""
 _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (av.HTTPUnauthorizedError, "the server answers 401: user or password is missing or wrong"),
     (av.HTTPForbiddenError, "the server answers 403: it refuses this user or this address"),
@@ -63,7 +59,7 @@ class Decoder:
 
     def __init__(self, target: str, timeouts_s: tuple[float, float] | None = None) -> None:
         begin_s = time.monotonic()
-        options = _FILE_OPTIONS | (_OPTIONS if timeouts_s else {})
+        options = _OPTIONS | (_NETWORK_OPTIONS if timeouts_s else {})
         try:
             # What is written into a file besides pictures may be in any encoding.
             self._container = av.open(target, options=options, timeout=timeouts_s, metadata_errors="replace")
