@@ -15,7 +15,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -49,7 +48,6 @@ from orion.messages import (
     Region,
     SessionInfo,
 )
-from orion.video import FileSource
 
 _BATCH = 2_000
 """Inputs that one process takes."""
@@ -259,7 +257,6 @@ def _model() -> Iterator[Try]:
 
 def _video() -> Iterator[Try]:
     """Read small videos of which the heads are the larger part, to their end."""
-    nowhere = np.empty((0, 0, 3), np.uint8)
     with tempfile.TemporaryDirectory() as name:
         place = Path(name) / "video"
         pictures = [np.full((48, 64, 3), 30 * number, np.uint8) for number in range(6)]
@@ -273,10 +270,8 @@ def _video() -> Iterator[Try]:
             for _ in range(chance.randint(1, 8)):
                 content = mutated(content, chance)
             place.write_bytes(content)
-            with closing(FileSource(str(place))) as source:
-                source.open()
-                while source.read(nowhere) is not None:
-                    pass
+            for _ in footage.frames(place):
+                pass
 
         yield attempt
 

@@ -41,7 +41,7 @@ _WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (InvalidDataError, "what answers there sends no video that can be decoded: check the port and the path"),
     (EOFError, "the server hangs up: check the port and the path"),
 )
-_NO_ANSWER: Final = "no answer in time: check the address, the network and whether the camera is on"
+_CHECK: Final = "check the address, the network and whether the camera is on"
 
 
 class DecoderError(Exception):
@@ -65,7 +65,7 @@ class Decoder:
             self._container = av.open(target, options=options, timeout=timeouts_s, metadata_errors="replace")
         except FFmpegError as error:
             late = timeouts_s is not None and time.monotonic() >= begin_s + timeouts_s[0]
-            raise DecoderError(_NO_ANSWER if late else _in_words(error)) from error
+            raise DecoderError(f"no answer in time: {_CHECK}" if late else _in_words(error)) from error
         self._decoded: deque[av.VideoFrame] = deque()
         self._frame: av.VideoFrame | None = None
         self._unlike: av.VideoFrame | None = None
@@ -255,4 +255,4 @@ def _in_words(error: FFmpegError) -> str:
             return words
     if error.errno == errno.EIO:
         return "the host's name is unknown, or the server breaks the connection off"
-    return f"{error.strerror}: check the address, the network and whether the camera is on"
+    return f"{error.strerror}: {_CHECK}"

@@ -12,9 +12,10 @@ from orion.errors import SourceError
 from orion.messages import Pixels
 from orion.mjpeg import MjpegStream
 from orion.source import OPEN_TIMEOUT_S, READ_TIMEOUT_S, Source, SourceInfo
+from orion.video import VideoSource
 
 
-class NetworkSource(Source):
+class NetworkSource(VideoSource):
     """A stream over the network that FFmpeg reads: RTSP over TCP, and what HTTP carries beside MJPEG."""
 
     kind = "network"
@@ -25,7 +26,6 @@ class NetworkSource(Source):
         super().__init__(uri)
         self._open_timeout_s = open_timeout_s
         self._read_timeout_s = read_timeout_s
-        self._decoder: Decoder | None = None
 
     def open(self) -> SourceInfo:
         """Connect, and wait for the first picture. Raises SourceError with the reason: within `open_timeout_s` where
@@ -39,21 +39,8 @@ class NetworkSource(Source):
         info = self._decoder.info
         return SourceInfo(info.width, info.height, info.fps, None)
 
-    @property
-    def _opened(self) -> Decoder:
-        assert self._decoder is not None, f"source {self.safe_uri} is not open"
-        return self._decoder
-
-    def read(self, dst: Pixels) -> Pixels | None:
-        """Decode the next picture. Raises SourceError when the stream ends or is silent for `read_timeout_s`."""
-        self.skip()
-        try:
-            return self._opened.picture(dst)
-        except DecoderError as error:
-            raise self.error(str(error)) from error
-
     def skip(self) -> bool:
-        """Pass over a picture. Raises as `read` does."""
+        """Pass over a picture. Raises SourceError when the stream ends or brings none for `read_timeout_s`."""
         deadline = time.monotonic() + self._read_timeout_s
         found = self._opened.advance(self._read_timeout_s)
         # After a silence the decoder still gives up what it held back: a picture from before, not of now.
@@ -67,12 +54,6 @@ class NetworkSource(Source):
     def camera_time_s(self) -> float | None:
         """Time of the last picture by RTP; None where the stream has none, and for what is no live stream."""
         return self._opened.position_s if self.uri.startswith("rtsp") else None
-
-    def close(self) -> None:
-        """Close the connection. Twice is once."""
-        if self._decoder is not None:
-            self._decoder.close()
-            self._decoder = None
 
 
 class HttpSource(Source):

@@ -1,4 +1,4 @@
-"""Video files."""
+"""Videos that FFmpeg decodes, and files of them. Used by the capture threads, like every source."""
 
 import logging
 from pathlib import Path
@@ -14,14 +14,41 @@ _WHOLE: Final = 0.9
 """Share of the pictures that a file promises with which it counts as whole: some formats only estimate them."""
 
 
-class FileSource(Source):
+class VideoSource(Source):
+    """What the sources that FFmpeg decodes have in common; `open` sets the decoder."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self._decoder: Decoder | None = None
+
+    @property
+    def _opened(self) -> Decoder:
+        assert self._decoder is not None, f"source {self.safe_uri} is not open"
+        return self._decoder
+
+    def read(self, dst: Pixels) -> Pixels | None:
+        """Decode the next picture; None at the end. Raises SourceError as `skip` does, and for an unknown format."""
+        if not self.skip():
+            return None
+        try:
+            return self._opened.picture(dst)
+        except DecoderError as error:
+            raise self.error(str(error)) from error
+
+    def close(self) -> None:
+        """Let go of the video. Twice is once."""
+        if self._decoder is not None:
+            self._decoder.close()
+            self._decoder = None
+
+
+class FileSource(VideoSource):
     """A video file. Ends where its pictures end, also in the middle of one."""
 
     kind = "file"
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        self._decoder: Decoder | None = None
         self._clock = StreamClock(None)
         self._promised = self._passed = 0
 
@@ -51,15 +78,6 @@ class FileSource(Source):
         except OSError as error:
             raise self.error(f"cannot be read: {error.strerror}") from error
 
-    def read(self, dst: Pixels) -> Pixels | None:
-        """Decode the next picture; None at the end."""
-        if not self.skip():
-            return None
-        try:
-            return self._opened.picture(dst)
-        except DecoderError as error:
-            raise self.error(str(error)) from error
-
     def skip(self) -> bool:
         """Pass over a picture; False at the end."""
         if not self._opened.advance(None):
@@ -77,14 +95,3 @@ class FileSource(Source):
     def stream_time_s(self) -> float | None:
         """Time of the last picture by the file, or by its rate where the file does not say."""
         return self._clock.time_s
-
-    @property
-    def _opened(self) -> Decoder:
-        assert self._decoder is not None, f"source {self.safe_uri} is not open"
-        return self._decoder
-
-    def close(self) -> None:
-        """Let go of the file. Twice is once."""
-        if self._decoder is not None:
-            self._decoder.close()
-            self._decoder = None

@@ -259,9 +259,14 @@ class _MjpegHandler(BaseHTTPRequestHandler):
 
 
 class PlainServer:
-    """Answers every request over HTTP with the same bytes and ends the connection."""
+    """Answers every request over HTTP with the same bytes and ends the connection. Given `at_once`, only so many of
+    them come at once, and the others a little at a time.
+    """
 
-    def __init__(self, body: bytes, content_type: str) -> None:
+    def __init__(self, body: bytes, content_type: str, at_once: int | None = None) -> None:
+        first = len(body) if at_once is None else at_once
+        stopping = self._stopping = threading.Event()
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_response(200)
@@ -269,7 +274,11 @@ class PlainServer:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 with suppress(BrokenPipeError, ConnectionResetError):
-                    self.wfile.write(body)
+                    self.wfile.write(body[:first])
+                    for at in range(first, len(body), 1000):
+                        if stopping.wait(0.02):
+                            return
+                        self.wfile.write(body[at : at + 1000])
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Say nothing: the output is the test's."""
@@ -286,6 +295,7 @@ class PlainServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stopping.set()
         self._server.shutdown()
         self._thread.join(10)
         self._server.server_close()
@@ -293,42 +303,3 @@ class PlainServer:
 
 def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-class Trickle:
-    """Answers one HTTP request after the other with `content`: `at_once` bytes of it, then a little at a time."""
-
-    def __init__(self, content_type: str, content: bytes, at_once: int) -> None:
-        self._content_type, self._content, self._at_once = content_type, content, at_once
-        self._stopping = threading.Event()
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(0.1)
-        self.uri = f"http://127.0.0.1:{self._socket.getsockname()[1]}/stream"
-        self._thread = threading.Thread(target=self._serve, name="trickle")
-
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            with suppress(OSError):
-                connection, _ = self._socket.accept()
-                with connection:
-                    self._send(connection)
-
-    def _send(self, connection: socket.socket) -> None:
-        connection.recv(4096)
-        connection.sendall(f"HTTP/1.0 200 OK\r\nContent-Type: {self._content_type}\r\n\r\n".encode())
-        connection.sendall(self._content[: self._at_once])
-        for at in range(self._at_once, len(self._content), 1000):
-            if self._stopping.wait(0.02):
-                return
-            connection.sendall(self._content[at : at + 1000])
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopping.set()
-        self._thread.join(10)
-        self._socket.close()

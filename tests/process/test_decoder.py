@@ -19,12 +19,7 @@ def encode(path: Path, sizes: Iterable[tuple[int, int]], codec: str = "mpeg4", c
 
 
 def sizes_of(path: Path) -> list[tuple[int, int]]:
-    decoder, found, nothing = Decoder(str(path)), [], np.zeros((1, 1, 3), np.uint8)
-    while decoder.advance(5):
-        height, width, _ = decoder.picture(nothing).shape
-        found.append((width, height))
-    decoder.close()
-    return found
+    return [(picture.shape[1], picture.shape[0]) for _, _, picture in footage.frames(path)]
 
 
 @pytest.mark.parametrize(

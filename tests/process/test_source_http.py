@@ -9,7 +9,7 @@ from orion.errors import SourceError
 from orion.messages import Pixels
 from orion.source import Source, SourceInfo
 from orion.sources import make_source
-from tests.servers import MjpegServer, PlainServer, Trickle
+from tests.servers import MjpegServer, PlainServer
 from tests.videos import jpeg, picture, with_sound, write_video
 
 PICTURES = [jpeg(index, 320, 240) for index in range(10)]
@@ -130,7 +130,7 @@ def test_a_password_opens_and_is_never_shown(scheme: str, capfd: pytest.CaptureF
 
 def test_sound_that_goes_on_does_not_hide_that_the_pictures_have_stopped(tmp_path: Path) -> None:
     content = with_sound(tmp_path / "v.ts", video_s=2, sound_s=60).read_bytes()
-    with Trickle("video/mp2t", content, at_once=len(content) // 6) as server:
+    with PlainServer(content, "video/mp2t", at_once=len(content) // 6) as server:
         source = make_source(server.uri, open_timeout_s=2, read_timeout_s=1)
         source.open()
         count, said = read_until_lost(source)
