@@ -12,6 +12,7 @@ from typing import Literal, Self
 import cv2
 import numpy as np
 
+from orion.demo import DemoFormat
 from orion.scene import DemoScene
 
 Mode = Literal["well", "down", "silent", "garbage", "frozen", "black", "half rate", "burst", "resized"]
@@ -28,7 +29,7 @@ class Camera:
     def __init__(self) -> None:
         self.mode: Mode = "well"
         self._over = threading.Event()
-        self._scenes = {size: DemoScene(*size, FPS) for size in (SIZE, OTHER_SIZE)}
+        self._scenes = {size: DemoScene(DemoFormat(*size, FPS)) for size in (SIZE, OTHER_SIZE)}
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._threads: list[threading.Thread] = []

@@ -100,15 +100,14 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Orion, Python and the packages that do the work."""
+    """Return the versions of Orion, Python and, of the packages that do the work, those that are installed: a benchmark
+    runs where others than its own are missing.
+    """
     found = {"orion": orion.__version__, "python": platform.python_version()}
+    installed = {name for names in metadata.packages_distributions().values() for name in names}
     # onnxruntime and its plugins come in packages of several names.
-    runtimes = sorted({name for name in _installed() if name.startswith("onnxruntime")})
-    return found | {name: metadata.version(name) for name in (*runtimes, *_PACKAGES)}
-
-
-def _installed() -> list[str]:
-    return [name for names in metadata.packages_distributions().values() for name in names]
+    runtimes = sorted(name for name in installed if name.startswith("onnxruntime"))
+    return found | {name: metadata.version(name) for name in (*runtimes, *_PACKAGES) if name in installed}
 
 
 def describe_model(path: Path) -> dict[str, str]:

@@ -124,9 +124,6 @@ def _worker_specs(config: Config) -> list[WorkerSpec]:
     pair = lookup.find_pair(config.models.person_detector)
     if pair.embedded and any(source_kind(stream.source) != "demo" for stream in config.streams):
         _log.warning(lookup.EMBEDDED_HINT)
-    if pair.model_320 is None:
-        hint = "`orion models list` tells what a folder holds"
-        _log.warning("%s runs without a 320 model, which takes longer; %s", pair.model_640, hint)
     detector = reconfigure.detector_spec(config, pair, threads)
     return [
         WorkerSpec(

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from orion import uri as uris
+from orion.demo import DemoFormat
 from orion.messages import AttentionMode, AttentionSettings, Strategy
 
 TOPIC_FIELDS = ("instance_id", "type")
@@ -32,7 +33,6 @@ MQTT_PORTS: Mapping[str, int] = {"mqtt": 1883, "mqtts": 8883}
 SOURCE_SCHEMES = ("rtsp", "rtsps", "http", "https")
 
 _SOURCES = "demo, demo:WIDTHxHEIGHT@FPS, a video file, rtsp://, http(s):// or a device index"
-_DEMO = re.compile(r"demo(:[0-9]+x[0-9]+@[0-9]+(\.[0-9]+)?)?", re.ASCII)
 _MAX_SLOTS = 63
 
 
@@ -51,8 +51,8 @@ def _checked_source(source: str) -> str:
         if scheme.lower() not in SOURCE_SCHEMES:
             raise ValueError(f"unknown scheme {scheme}://; a source is {_SOURCES}")
         uris.split(source)
-    elif source_kind(source) == "demo" and not _DEMO.fullmatch(source):
-        raise ValueError(f"a demo source is demo or demo:WIDTHxHEIGHT@FPS, as in demo:1280x720@30, not {source!r}")
+    elif source_kind(source) == "demo":
+        DemoFormat.parse(source)
     elif "\0" in source:
         raise ValueError(f"a source is {_SOURCES}")
     return source

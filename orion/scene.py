@@ -4,20 +4,17 @@ are. Runs in the capture thread of a `demo` stream; the scene owns its pre-drawn
 """
 
 import math
-import re
 from dataclasses import dataclass
-from typing import Self
 
 import cv2
 import numpy as np
 
+from orion.demo import DemoFormat
 from orion.figure import Look, Part, Pose, body, bounds, paint, place
 from orion.messages import Pixels
 from orion.room import paint_room
 
 CYCLE_S = 60.0
-MIN_SIDE, MAX_SIDE = 64, 7680
-MIN_FPS, MAX_FPS = 0.1, 240.0
 
 HORIZON = 0.36
 """Where the heads of the farthest figures are, as a share of the frame's height: that of a camera at eye level."""
@@ -79,45 +76,18 @@ LOOKS = (
     Look((58, 46, 60), 0.40, trousers=(104, 82, 66), shoes=(44, 44, 48), hair=(60, 64, 70), skin=(132, 164, 208)),
 )
 Box = tuple[float, float, float, float]
-_URI = re.compile(r"demo:(?P<width>[^x@]*)x(?P<height>[^x@]*)@(?P<fps>[^x@]*)")
-
-
-def _number(text: str, name: str, pattern: str, kind: str) -> float:
-    if re.fullmatch(pattern, text) is None:
-        raise ValueError(f"the demo's {name} must be {kind}, not {text!r}")
-    return float(text)
-
-
-def _check(value: float, name: str, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"the demo's {name} must be {low:g} to {high:g}, not {value:g}")
 
 
 class DemoScene:
     """A looping scene of `CYCLE_S` seconds with one to three figures and stretches without any."""
 
-    def __init__(self, width: int = 1280, height: int = 720, fps: float = 30.0, seed: int = 0) -> None:
-        _check(width, "width", MIN_SIDE, MAX_SIDE)
-        _check(height, "height", MIN_SIDE, MAX_SIDE)
-        _check(fps, "frame rate", MIN_FPS, MAX_FPS)
-        self.width, self.height, self.fps = width, height, fps
+    def __init__(self, size: DemoFormat, seed: int = 0) -> None:
+        self.width, self.height, self.fps = size.width, size.height, size.fps
         self.seed = seed
         self._looks = [LOOKS[i] for i in (np.arange(len(LOOKS)) + seed) % len(LOOKS)]
         self._room = paint_room(self.width, self.height, seed)
         self._shadow = _soft_shadow(round(0.27 * self.height), max(3, round(0.04 * self.height)))
         self._noise = _grain(self.height + TILE, self.width + TILE, seed)
-
-    @classmethod
-    def parse(cls, uri: str) -> Self:
-        """Return the scene that `demo` or `demo:WIDTHxHEIGHT@FPS` names; ValueError says which part is wrong."""
-        if uri == "demo":
-            return cls()
-        match = _URI.fullmatch(uri)
-        if match is None:
-            raise ValueError(f"a demo source is demo or demo:WIDTHxHEIGHT@FPS, as in demo:1280x720@30, not {uri!r}")
-        width = _number(match["width"], "width", r"[0-9]+", "a whole number")
-        height = _number(match["height"], "height", r"[0-9]+", "a whole number")
-        return cls(int(width), int(height), _number(match["fps"], "frame rate", r"[0-9]+(\.[0-9]+)?", "a number"))
 
     def render(self, index: int, out: Pixels) -> None:
         """Draw frame `index` (from 0) into `out`, a (height, width, 3) uint8 BGR array, in place."""

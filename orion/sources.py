@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from orion import uri as uris
+from orion.demo import DemoFormat
 from orion.device import DeviceSource
 from orion.errors import ConfigError, Problem
 from orion.messages import Pixels
@@ -28,7 +29,7 @@ class DemoSource(Source):
 
     def __init__(self, uri: str) -> None:
         super().__init__(uri)
-        self._scene = DemoScene.parse(uri)
+        self._scene = DemoScene(DemoFormat.parse(uri))
         self._index = 0
 
     def open(self) -> SourceInfo:

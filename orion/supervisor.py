@@ -246,9 +246,13 @@ class Supervisor:
 
     def ready(self, handle: WorkerHandle, info: DetectorInfo) -> None:
         """Announce a worker that may be given frames."""
-        if self.info is None:
+        if not handle.times_ready:
             sessions = ", ".join(f"{session.size} on {session.provider}" for session in info.sessions)
-            _log.info("using the model %s (%s)", info.model_name, sessions)
+            _log.info("%s uses the model %s (%s)", handle.worker_id, info.model_name, sessions)
+        if self.info is None:
+            if info.session(320) is None:
+                hint = "`orion models list` tells what a folder holds"
+                _log.warning("%s runs without a 320 model, which takes longer; %s", info.sessions[0].path, hint)
             self._report("ready", worker_id=handle.worker_id, reason="started", model_name=info.model_name)
         self.info = info
         if handle.times_ready:

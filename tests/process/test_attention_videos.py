@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.footage import frames
 from benchmarks.scoring import Score, load_reference, score_frame, xywh
+from orion.demo import DemoFormat
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome, Pixels
 from orion.scene import DemoScene
 from tests.instances import LIMIT_S, running
@@ -126,7 +127,7 @@ def clip(testdata: Path, kind: str) -> Iterator[Pixels]:
     """Yield two scenes side by side; in the right one a person comes in."""
     entering = pictures(testdata, "one_by_one_person", 56, 80)
     if kind == "beside a still demo scene":
-        scene = DemoScene(480, 270, 10)
+        scene = DemoScene(DemoFormat(480, 270, 10))
         still = np.empty((270, 480, 3), np.uint8)
         scene.render(55, still)
         yield from beside([still] * len(entering), entering)

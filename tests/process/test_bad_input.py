@@ -108,7 +108,7 @@ REFUSED = [
     Row("streams.0.source: unknown scheme ftp://", options=f"--source ftp://a:{FORBIDDEN}@h/x"),
     Row("streams.0.source: the address must read scheme://", options=f"--source rtsp://a:{FORBIDDEN}@h:port/x"),
     Row("streams.0.source: a demo source is demo or demo:WIDTHxHEIGHT@FPS", options="--source demo:big"),
-    Row("the demo's width must be 64 to 7680, not 1", options="--source demo:1x480@10"),
+    Row("streams.0.source: the demo's width must be 64 to 7680, not 1", options="--source demo:1x480@10"),
     Row("mqtt.broker: expected embedded, none, mqtt://host[:port]", options="--broker broker.local"),
     Row("mqtt.broker: no credentials in the URL", options=f"--broker mqtt://a:{FORBIDDEN}@h"),
     # Files that are not there, or no configuration.

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.scoring import xywh
+from orion.demo import DemoFormat
 from orion.messages import Crop, Detections, DetectorSpec, Pixels, SessionSize
 from orion.scene import CYCLE_S, DemoScene, Figure
 from workers.pair import SessionPair
@@ -35,19 +36,19 @@ def empty_like(scene: DemoScene, index: int) -> Pixels:
 
 @pytest.fixture(scope="module")
 def small() -> DemoScene:
-    return DemoScene(320, 180, 10.0)
+    return DemoScene(DemoFormat(320, 180, 10.0))
 
 
 def test_frames_are_a_function_of_size_seed_rate_and_index(small: DemoScene) -> None:
     forwards = [frame_of(small, index) for index in range(40, 60)]
-    twin = DemoScene(320, 180, 10.0)
+    twin = DemoScene(DemoFormat(320, 180, 10.0))
     for index in reversed(range(40, 60)):
         assert np.array_equal(frame_of(twin, index), forwards[index - 40])
         assert twin.figures(index) == small.figures(index)
 
 
 def test_another_seed_shows_another_room_and_other_clothes(small: DemoScene) -> None:
-    other = DemoScene(320, 180, 10.0, seed=1)
+    other = DemoScene(DemoFormat(320, 180, 10.0), seed=1)
     assert other.figures(60) == small.figures(60)
     assert np.count_nonzero(np.abs(frame_of(other, 60).astype(int) - frame_of(small, 60)) > PLAIN) > 500
 
@@ -67,7 +68,7 @@ def test_a_frame_of_another_kind_is_refused(small: DemoScene, wrong: Pixels) -> 
 
 
 def test_the_same_moment_has_the_same_figures_at_any_rate() -> None:
-    slow, fast = DemoScene(320, 180, 5.0), DemoScene(320, 180, 60.0)
+    slow, fast = DemoScene(DemoFormat(320, 180, 5.0)), DemoScene(DemoFormat(320, 180, 60.0))
     for second in range(0, 120, 7):
         assert slow.figures(second * 5) == fast.figures(second * 60)
 
@@ -128,7 +129,7 @@ def test_a_figure_is_fully_visible_unless_the_edge_or_a_nearer_one_hides_it(smal
 
 @pytest.mark.parametrize("seconds", [2.6, 6.0, 12.0, 29.9, 44.0, 51.5])
 def test_boxes_are_where_the_picture_differs_from_the_empty_room(seconds: float) -> None:
-    scene = DemoScene(640, 360, 10.0)
+    scene = DemoScene(DemoFormat(640, 360, 10.0))
     index = round(seconds * 10)
     differs = np.abs(frame_of(scene, index).astype(int) - empty_like(scene, index)).max(axis=2) > PLAIN
     figures = scene.figures(index)
@@ -157,59 +158,11 @@ def test_the_light_changes_and_there_is_a_little_noise(small: DemoScene) -> None
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (360, 640), (641, 479), (1919, 1081), (7680, 64)])
 def test_any_size_works_and_figures_grow_with_the_height(width: int, height: int) -> None:
-    scene = DemoScene(width, height, 10.0)
+    scene = DemoScene(DemoFormat(width, height, 10.0))
     frame_of(scene, 60)
     tallest = [max((figure.xywh[3] for figure in scene.figures(index)), default=0) for index in range(0, 600, 10)]
     assert max(tallest) / height == pytest.approx(0.6, abs=0.03)
     assert any(figure.fully_visible for index in range(600) for figure in scene.figures(index))
-
-
-def test_demo_alone_is_720p_at_30() -> None:
-    scene = DemoScene.parse("demo")
-    assert (scene.width, scene.height, scene.fps, scene.seed) == (1280, 720, 30.0, 0)
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [("demo:640x480@15", (640, 480, 15.0)), ("demo:64x64@0.1", (64, 64, 0.1)), ("demo:480x854@12.5", (480, 854, 12.5))],
-)
-def test_size_and_rate_are_read_from_the_address(uri: str, expected: tuple[int, int, float]) -> None:
-    scene = DemoScene.parse(uri)
-    assert (scene.width, scene.height, scene.fps) == expected
-
-
-@pytest.mark.parametrize(
-    ("uri", "complaint"),
-    [
-        ("demo:", "demo:WIDTHxHEIGHT@FPS"),
-        ("demo:640x480", "demo:WIDTHxHEIGHT@FPS"),
-        ("demo:640@30", "demo:WIDTHxHEIGHT@FPS"),
-        ("demo:640x480x3@30", "demo:WIDTHxHEIGHT@FPS"),
-        ("demo:640x480@30@2", "demo:WIDTHxHEIGHT@FPS"),
-        ("Demo", "demo:WIDTHxHEIGHT@FPS"),
-        ("demo:x480@30", "width must be a whole number, not ''"),
-        ("demo:64.5x480@30", "width must be a whole number, not '64.5'"),
-        ("demo:-640x480@30", "width must be a whole number, not '-640'"),
-        ("demo:640x4_80@30", "height must be a whole number, not '4_80'"),
-        ("demo:640x480@", "frame rate must be a number, not ''"),
-        ("demo:640x480@nan", "frame rate must be a number, not 'nan'"),
-        ("demo:640x480@1e2", "frame rate must be a number, not '1e2'"),
-        ("demo:63x480@30", "width must be 64 to 7680, not 63"),
-        ("demo:640x7681@30", "height must be 64 to 7680, not 7681"),
-        ("demo:640x480@0", "frame rate must be 0.1 to 240, not 0"),
-        ("demo:640x480@240.1", "frame rate must be 0.1 to 240, not 240.1"),
-    ],
-)
-def test_a_wrong_address_is_refused_with_the_part_that_is_wrong(uri: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint.replace(".", r"\.")):
-        DemoScene.parse(uri)
-
-
-def test_the_constructor_checks_the_same_limits() -> None:
-    with pytest.raises(ValueError, match="height"):
-        DemoScene(640, 63)
-    with pytest.raises(ValueError, match="frame rate"):
-        DemoScene(640, 480, float("nan"))
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +191,7 @@ def found(figure: Figure, detections: Detections) -> bool:
 def test_the_embedded_model_finds_the_figures_and_nobody_in_the_empty_room(
     embedded: SessionPair, size: SessionSize
 ) -> None:
-    scene = DemoScene()
+    scene = DemoScene(DemoFormat())
     whole = Crop(0, 0, scene.width, scene.height, size)
     hits, empty_frames = [], 0
     for index in range(0, round(CYCLE_S * scene.fps), 37):
