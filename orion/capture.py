@@ -126,6 +126,8 @@ class Capture:
         """The thread takes no other source any more."""
         self._audience = False
         self.limiter = RateLimiter(settings.rate_hz)
+        self.patient = False
+        """It came to a run that others began: too little memory for its first ring may heal, and ends nothing."""
         self._vitals: Vitals | None = None
         self._unannounced: StreamOpened | None = None
         """The source is open and has yet to prove it: what garbage opens delivers nothing."""
@@ -253,10 +255,10 @@ class Capture:
 
     def _retries(self, error: Exception, *, opened: bool) -> bool:
         """Return whether the loss may heal: a network source's always, a camera's once it has worked, and too little
-        memory where it is not what the stream began with.
+        memory where it is not what the run began with.
         """
         if isinstance(error, SharedMemoryError):
-            return self._ring is not None or self._lost
+            return self.patient or self._ring is not None or self._lost
         return self._source.kind == "network" or (self._source.kind == "device" and opened)
 
     def _read_all(self, info: SourceInfo) -> None:

@@ -146,6 +146,7 @@ class Stream:
 
     def start(self) -> None:
         """Start the capture thread."""
+        self._capture.patient = self.by_command
         self._capture.start()
 
     def play(self) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orion import vitals
+from orion import ring, vitals
 from orion.backoff import Backoff
 from orion.capture import CaptureSettings
-from orion.errors import SourceError
+from orion.errors import SharedMemoryError, SourceError
 from orion.messages import Pixels
 from orion.source import Source, SourceInfo
 from orion.sources import make_source
@@ -129,6 +129,34 @@ def test_the_last_words_of_a_removed_camera_do_not_concern_the_one_that_has_its_
             stuck.released.set()
         assert supervisor.streams["bed"].state == "running"
     assert [event for event in collected.events if "stream_id" in event] == []
+
+
+def test_a_camera_added_while_memory_lacks_comes_up_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = ring._allocate
+    with supervised(scripted_workers([""], tmp_path), [DEMO], capture=QUICK) as (supervisor, collected):
+
+        def full(name: str, size: int) -> object:
+            raise SharedMemoryError(f"shared memory too small for {size} bytes as {name}")
+
+        def steps() -> Iterator[bool]:
+            monkeypatch.setattr(ring, "_allocate", full)
+            supervisor.add_stream(stream_settings("bed", QUICK), make_source(DEMO))
+            while len(collected.named("stream_lost")) < 2:
+                yield False
+            monkeypatch.setattr(ring, "_allocate", allocate)
+            while not collected.of("bed"):
+                yield False
+            yield True
+
+        while_running = steps()
+        collected.enough = lambda: bool(collected.of("cam0")) and next(while_running, True)
+        supervisor.run()
+        assert supervisor.streams["bed"].state == "running"
+    assert {event["stream_id"] for event in collected.named("stream_lost")} == {"bed"}
+    assert "shared memory too small" in collected.named("stream_lost")[0]["reason"]
+    assert [event["stream_id"] for event in collected.named("stream_restored")] == ["bed"]
 
 
 @pytest.fixture
