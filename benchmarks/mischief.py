@@ -84,6 +84,17 @@ class Chaos:
         at_s: float = found[0].at_s
         return at_s - moment_s
 
+    def await_size(self, stream_id: str, size: tuple[int, int]) -> None:
+        """Wait until the state gives a stream's pictures this width and height."""
+
+        def has_size() -> bool:
+            found = {
+                one["stream_id"]: (one["width"], one["height"]) for one in self.listener.do("get_status")["streams"]
+            }
+            return found[stream_id] == size
+
+        wait_until(has_size, f"{stream_id} of {size[0]}x{size[1]}")
+
     def log_since(self, length: int, text: str, moment_s: float) -> float:
         """Wait for a word in the log after so many bytes; return how long after the moment it was there."""
         path = self.folder / f"log-{self.instance.runs}.txt"

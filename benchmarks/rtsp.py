@@ -15,6 +15,8 @@ from typing import Literal, Self
 
 import numpy as np
 
+from benchmarks.camera import OTHER_SIZE
+
 PYTHON = "/usr/bin/python3"
 """The interpreter that Debian's GStreamer bindings are installed for."""
 PACKAGES = "gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad"
@@ -32,7 +34,17 @@ _ENTRY = "import sys; sys.path.insert(0, sys.argv.pop(1)); from rtsp_server impo
 """No script, since the other interpreter knows nothing of this package."""
 
 RtspMode = Literal[
-    "well", "down", "silent", "garbage", "frozen", "black", "half rate", "burst", "timestamps", "wrong password"
+    "well",
+    "down",
+    "silent",
+    "garbage",
+    "frozen",
+    "black",
+    "half rate",
+    "burst",
+    "timestamps",
+    "wrong password",
+    "resized",
 ]
 _PICTURES: dict[str, str] = {"frozen": "circular", "black": "black"}
 """What the camera shows; else noise, which is never the same twice."""
@@ -59,6 +71,7 @@ class RtspCamera:
     """The camera as a context manager; `mode` says how it behaves from now on. `stop_server` is its power cut."""
 
     def __init__(self, size: tuple[int, int], fps: int) -> None:
+        self._size = size
         self._command = [PYTHON, "-c", _ENTRY, str(Path(__file__).parent), *map(str, (*size, fps))]
         self._mode: RtspMode = "well"
         self._server: subprocess.Popen[str] | None = None
@@ -88,6 +101,8 @@ class RtspCamera:
         self._evictions += mode in {"down", "wrong password"}
         self._tell(f"picture {_PICTURES.get(mode, 'snow')}")
         self._tell(f"every {2 if mode == 'half rate' else 1}")
+        width, height = OTHER_SIZE if mode == "resized" else self._size
+        self._tell(f"size {width}x{height}")
         self._tell(f"password {_OTHER_PASSWORD if mode == 'wrong password' else _PASSWORD}")
 
     def start_server(self) -> None:

@@ -1,6 +1,7 @@
 """A live H.264 camera over RTSP by GStreamer, run by the interpreter that has its bindings, as a process of its own, by
 `benchmarks.rtsp`. Its arguments are width, height and rate. Writes its port, then obeys lines on stdin: `picture NAME`
-(a pattern of videotestsrc), `every N` (sends one picture of N), `password WORD` (of the user viewer). Ends with stdin.
+(a pattern of videotestsrc), `every N` (sends one picture of N), `size WIDTHxHEIGHT`, `password WORD` (of the user
+viewer). Ends with stdin.
 """
 
 import itertools
@@ -23,8 +24,10 @@ class Server:
 
     def __init__(self, width: int, height: int, fps: int) -> None:
         self._picture, self._every = "snow", 1
+        self._size, self._fps = (width, height), fps
         self._password = self._basic = ""
         self._source: Any = None
+        self._format: Any = None
         self._numbers = itertools.count()
         self._server = GstRtspServer.RTSPServer(address="127.0.0.1", service="0")
         self._auth, self._token = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
@@ -33,7 +36,7 @@ class Server:
         factory.add_role_from_structure(Gst.Structure.from_string(_ROLE)[0])
         factory.set_shared(True)
         factory.set_launch(
-            f"( videotestsrc name=source is-live=true ! video/x-raw,width={width},height={height},framerate={fps}/1 "
+            "( videotestsrc name=source is-live=true ! capsfilter name=format "
             f"! identity name=gate ! openh264enc gop-size={fps} rate-control=off complexity=low "
             "! h264parse config-interval=1 ! rtph264pay name=pay0 )"
         )
@@ -47,8 +50,15 @@ class Server:
         pipeline = media.get_element()
         self._source = pipeline.get_by_name("source")
         self._source.set_property("pattern", self._picture)
+        self._format = pipeline.get_by_name("format")
+        self._apply_size()
         gate = pipeline.get_by_name("gate").get_static_pad("src")
         gate.add_probe(Gst.PadProbeType.BUFFER, self._pass)
+
+    def _apply_size(self) -> None:
+        width, height = self._size
+        text = f"video/x-raw,width={width},height={height},framerate={self._fps}/1"
+        self._format.set_property("caps", Gst.Caps.from_string(text))
 
     def _pass(self, _pad: object, _info: object) -> Any:
         dropped = next(self._numbers) % self._every
@@ -63,6 +73,11 @@ class Server:
                 self._source.set_property("pattern", word)
         elif order == "every":
             self._every = int(word)
+        elif order == "size":
+            width, _, height = word.partition("x")
+            self._size = int(width), int(height)
+            if self._format is not None:
+                self._apply_size()
         elif order == "password":
             self._ask_for(word)
         return False

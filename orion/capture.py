@@ -37,6 +37,15 @@ class StreamOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamResized:
+    """The pictures have another size from now on."""
+
+    capture: "Capture"
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
 class StreamLost:
     """The source does not deliver; it is tried again after `retry_s`."""
 
@@ -69,7 +78,7 @@ class StreamCondition:
 
 
 # Each names the capture that it is from: a stream that was removed may have come back, under its id, with another one.
-CaptureEvent = StreamOpened | StreamLost | StreamEnded | StreamFailed | StreamCondition
+CaptureEvent = StreamOpened | StreamResized | StreamLost | StreamEnded | StreamFailed | StreamCondition
 
 
 class Outbound(Protocol):
@@ -342,11 +351,13 @@ class Capture:
 
     def _take_other_size(self, picture: Pixels) -> None:
         """Make a ring for a picture that did not fit into the slot, and put it there."""
-        self._use_ring(picture.shape[1], picture.shape[0])
+        height, width = picture.shape[:2]
+        self._use_ring(width, height)
         assert self._ring is not None
         assert self._slot is not None
         self._ring.begin(self._slot.index)[:] = picture
         self._continuous = False
+        self._supervisor.post(StreamResized(self, width, height))
 
     def _use_ring(self, width: int, height: int) -> None:
         """Write to a ring of this size from now on; the one that is there serves if it fits."""

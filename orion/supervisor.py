@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orion import dispatch, report, restart
-from orion.capture import CaptureEvent, StreamCondition, StreamEnded, StreamFailed, StreamLost, StreamOpened
+from orion.capture import (
+    CaptureEvent,
+    StreamCondition,
+    StreamEnded,
+    StreamFailed,
+    StreamLost,
+    StreamOpened,
+    StreamResized,
+)
 from orion.crew import Crew
 from orion.errors import ModelError, OrionError, SourceError, WorkersLostError
 from orion.handle import Busy, Idle, WorkerHandle
@@ -21,7 +29,7 @@ from orion.mailbox import Mailbox
 from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult
 from orion.posts import BusEvent, CommandReceived, Controller, Keeper, Outlet, PartFailed, Post, StopRequested
 from orion.results import publishable, timestamp
-from orion.source import Source
+from orion.source import Source, SourceInfo
 from orion.stream import RingMaker, Stream, StreamSettings
 from orion.telemetry import Latencies
 from orion.vitals import Finding
@@ -172,14 +180,15 @@ class Supervisor:
         match event:
             case StreamOpened(info=info):
                 restored = stream.state not in {"opening", "running", "ended"}
-                stream.info, stream.state = info, "running"
-                _log.info(
-                    "%dx%d from %s", info.width, info.height, stream.settings.uri, extra={"stream": stream.stream_id}
-                )
+                stream.state = "running"
+                self._note_format(stream, info)
                 if restored:
                     self._report(
                         "stream_restored", stream_id=stream.stream_id, reason="the source is back", state=stream.state
                     )
+            case StreamResized(width=width, height=height):
+                assert stream.info is not None
+                self._note_format(stream, replace(stream.info, width=width, height=height))
             case StreamLost(reason=reason, retry_s=retry_s):
                 stream.state = "lost"
                 _log.debug("next attempt in %.1f s", retry_s, extra={"stream": stream.stream_id})
@@ -194,6 +203,11 @@ class Supervisor:
                     self._report("stream_lost", stream_id=stream.stream_id, reason=str(error), state=stream.state)
                 else:
                     self._finish(f"{stream.stream_id} failed", error)
+
+    def _note_format(self, stream: Stream, info: SourceInfo) -> None:
+        """Remember what a source says of its pictures."""
+        stream.info = info
+        _log.info("%dx%d from %s", info.width, info.height, stream.settings.uri, extra={"stream": stream.stream_id})
 
     def _note_condition(self, stream: Stream, finding: Finding) -> None:
         """Report a source that delivers, but not as it should, or does so again."""

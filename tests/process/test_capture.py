@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from orion.backoff import Backoff
-from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamFailed, StreamLost, StreamOpened
+from orion.capture import Capture, CaptureEvent, CaptureSettings, StreamFailed, StreamLost, StreamOpened, StreamResized
 from orion.errors import SharedMemoryError
 from orion.ledger import Frame, Ledger
 from orion.messages import Pixels
@@ -144,6 +144,8 @@ def test_a_picture_of_another_size_gets_a_ring_of_its_own_and_the_stream_goes_on
     assert ledger.take_drained() == list(rings.sizes)[:-1]
     assert ledger.accounts().balanced
     assert [event for event in posts.all if isinstance(event, StreamLost)] == []
+    told = [(event.width, event.height) for event in posts.all if isinstance(event, StreamResized)]
+    assert told[:3] == [*sizes[1:], sizes[0]]
 
 
 def taken(ledger: Ledger, count: int) -> list[Frame]:

@@ -2,15 +2,16 @@
 that docs/operations.md names, ends without a restart, and none is seen where none is.
 """
 
+import itertools
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 
-from benchmarks.camera import Camera, Mode
+from benchmarks.camera import OTHER_SIZE, Camera, Mode
 from benchmarks.rtsp import RtspCamera, RtspMode, lacks
 from tests.conftest import missing
 from tests.servers import MjpegServer
@@ -48,17 +49,24 @@ def within_s(event: str) -> float:
     return LOST_WITHIN_S if event == "stream_lost" else ODD_WITHIN_S
 
 
+def sizes_of(results: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Return the sizes of the frames, one of each that follow on each other."""
+    sizes = [(found["frame_width"], found["frame_height"]) for found in (one["data"]["metadata"] for one in results)]
+    return [size for size, _ in itertools.groupby(sizes)]
+
+
 def test_each_trouble_is_told_and_ends(tmp_path: Path) -> None:
     if lacking := lacks():
         missing(lacking)
-    assert {"well", *RTSP} == set(get_args(RtspMode))
+    assert {"well", "resized", *RTSP} == set(get_args(RtspMode))
     with ExitStack() as stack:
         mjpeg = {mode: stack.enter_context(Camera()) for mode in MJPEG}
         rtsp = {mode: stack.enter_context(RtspCamera((160, 120), 10)) for mode in RTSP}
         well = stack.enter_context(RtspCamera((160, 120), 10))
+        resized = stack.enter_context(RtspCamera((160, 120), 10))
         room = stack.enter_context(MjpegServer([still(index) for index in range(400)], fps=20))
         uris = [camera.uri for camera in mjpeg.values()] + [camera.uri for camera in rtsp.values()]
-        running = stack.enter_context(watched(tmp_path, *uris, well.uri, room.uri, "demo:160x120@20"))
+        running = stack.enter_context(watched(tmp_path, *uris, well.uri, room.uri, "demo:160x120@20", resized.uri))
         expected = [*MJPEG.values(), *RTSP.values()]
         faulty = range(len(expected))
         for number in faulty:
@@ -67,6 +75,7 @@ def test_each_trouble_is_told_and_ends(tmp_path: Path) -> None:
             camera.mode = mode
         for rtsp_mode, rtsp_camera in rtsp.items():
             rtsp_camera.mode = rtsp_mode
+        resized.mode = "resized"
         began_s = time.monotonic()
         for number in faulty:
             event, words = expected[number]
@@ -79,6 +88,7 @@ def test_each_trouble_is_told_and_ends(tmp_path: Path) -> None:
             camera.mode = "well"
         for rtsp_camera in rtsp.values():
             rtsp_camera.mode = "well"
+        resized.mode = "well"
         healed_s = time.monotonic()
         for number in faulty:
             running.await_event("stream_restored", healed_s + ODD_WITHIN_S - time.monotonic(), f"cam{number}")
@@ -87,4 +97,5 @@ def test_each_trouble_is_told_and_ends(tmp_path: Path) -> None:
         for stream_id in odd:
             stamps = [result["timestamp"] for result in running.collected.of(stream_id)]
             assert stamps == sorted(stamps)
+        assert sizes_of(running.collected.of(f"cam{len(expected) + 3}")) == [(160, 120), OTHER_SIZE, (160, 120)]
         check_not_held_up(running, f"cam{len(expected) + 2}")
