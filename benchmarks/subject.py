@@ -19,7 +19,6 @@ from orion.messages import AttentionSettings, Crop, Detections, DetectorSpec, De
 from orion.ring import MIN_SLOTS, Ring, RingView
 from workers import check_image
 from workers.attention import Look
-from workers.decode import decode
 from workers.letterbox import place
 from workers.person import PersonDetector
 from workers.pipeline import Timings, infer
@@ -96,7 +95,7 @@ class Subject:
 
         def look(_: Crop) -> tuple[Detections, Timings]:
             placement = lane.letterbox.fill(frame, crop)
-            return decode(raw, lane.rules, placement, (width, height)), Timings()
+            return lane.decoder.decode(raw, placement, (width, height)), Timings()
 
         for _ in range(UNCOUNTED + 1):
             took_ms, _ = self._detect(frame, look)

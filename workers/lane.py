@@ -1,13 +1,13 @@
-"""One session with the letterbox that fills its input and the rules that read its output. Belongs to whoever owns the
-pair: the thread that loads it, then the worker's main thread.
+"""One session with the letterbox that fills its input and the decoder that reads its output. Belongs to whoever owns
+the pair: the thread that loads it, then the worker's main thread.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orion.errors import ModelError
 from orion.messages import Crop, DetectorSpec, Pixels, SessionSize
 from workers.card import ModelCard
-from workers.decode import Rules, candidates
+from workers.decode import Decoder, Rules
 from workers.letterbox import Letterbox
 from workers.nms import Box
 from workers.session import Session
@@ -22,14 +22,15 @@ class Lane:
 
     session: Session
     letterbox: Letterbox
-    rules: Rules
+    decoder: Decoder
 
     def candidates(self, frame: Pixels) -> list[Box]:
         """Return what the head says about the whole of `frame`, however faint, best first."""
         height, width = frame.shape[:2]
+        rules = replace(self.decoder.rules, confidence=0.0)
         with self.session.turn():
-            self.letterbox.fill(frame, Crop(0, 0, width, height, self.rules.size))
-            return candidates(self.session.run(), self.rules, 0.0)
+            self.letterbox.fill(frame, Crop(0, 0, width, height, rules.size))
+            return Decoder(rules).candidates(self.session.run())
 
     def fastest_ms(self) -> float:
         """Return the time of the fastest of a few inferences, which other processes disturbed least."""
@@ -54,7 +55,7 @@ def load_lanes(spec: DetectorSpec, provider: str, turn: Turn = AT_ONCE) -> Lanes
 def _load(path: str, size: SessionSize, provider: str, spec: DetectorSpec, turn: Turn) -> Lane:
     session = Session(path, size, provider, spec.threads, turn)
     rules = Rules(size, session.card.layout, session.card.class_ids(spec.classes), spec.confidence, spec.iou)
-    return Lane(session, Letterbox(session.tensor), rules)
+    return Lane(session, Letterbox(session.tensor), Decoder(rules))
 
 
 def _check_siblings(large: ModelCard, small: ModelCard) -> None:

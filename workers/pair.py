@@ -64,7 +64,7 @@ def _describe(lanes: Lanes) -> DetectorInfo:
         model_size=card.model_size,
         cost_ratio=_cost_ratio(lanes),
         sessions=tuple(lane.session.info for lane in lanes.values()),
-        labels=tuple((number, card.names[number]) for number in large.rules.class_ids),
+        labels=tuple((number, card.names[number]) for number in large.decoder.rules.class_ids),
     )
 
 

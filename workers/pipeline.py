@@ -5,7 +5,6 @@ it as often as its plan for the frame says.
 import time
 
 from orion.messages import Crop, Detections, Pixels, Value
-from workers.decode import decode
 from workers.pair import SessionPair
 
 
@@ -41,6 +40,6 @@ def infer(pair: SessionPair, frame: Pixels, crop: Crop) -> tuple[Detections, Tim
     raw = lane.session.run()
     answered = time.perf_counter()
     height, width = frame.shape[:2]
-    detections = decode(raw, lane.rules, placement, (width, height))
+    detections = lane.decoder.decode(raw, placement, (width, height))
     decoded = time.perf_counter()
     return detections, Timings((filled - start) * 1e3, (answered - filled) * 1e3, (decoded - answered) * 1e3)
