@@ -37,8 +37,8 @@ class Rules:
 
 
 class Decoder:
-    """Reads a session's heads by `rules`. What the search for scores takes is kept while they come in the same array, as a
-    bound session's do: right after an inference, when all caches are cold, making it takes as long as the search.
+    """Reads a session's heads by `rules`. What the search for scores takes is kept while they come in the same array,
+    as a bound session's do: after an inference, when all caches are cold, making it takes as long as the search.
     """
 
     def __init__(self, rules: Rules) -> None:
