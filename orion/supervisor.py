@@ -29,7 +29,7 @@ from orion.mailbox import Mailbox
 from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult
 from orion.posts import BusEvent, CommandReceived, Controller, Keeper, Outlet, PartFailed, Post, StopRequested
 from orion.results import publishable, timestamp
-from orion.source import Source, SourceInfo
+from orion.source import Source
 from orion.stream import RingMaker, Stream, StreamSettings
 from orion.telemetry import Latencies
 from orion.vitals import Finding
@@ -180,15 +180,19 @@ class Supervisor:
         match event:
             case StreamOpened(info=info):
                 restored = stream.state not in {"opening", "running", "ended"}
-                stream.state = "running"
-                self._note_format(stream, info)
+                stream.info, stream.state = info, "running"
+                _log.info(
+                    "%dx%d from %s", info.width, info.height, stream.settings.uri, extra={"stream": stream.stream_id}
+                )
                 if restored:
                     self._report(
                         "stream_restored", stream_id=stream.stream_id, reason="the source is back", state=stream.state
                     )
             case StreamResized(width=width, height=height):
                 assert stream.info is not None
-                self._note_format(stream, replace(stream.info, width=width, height=height))
+                stream.info = replace(stream.info, width=width, height=height)
+                # As a warning, so that a camera which cannot make up its mind does not fill the log.
+                _log.warning("its pictures are %dx%d from now on", width, height, extra={"stream": stream.stream_id})
             case StreamLost(reason=reason, retry_s=retry_s):
                 stream.state = "lost"
                 _log.debug("next attempt in %.1f s", retry_s, extra={"stream": stream.stream_id})
@@ -203,11 +207,6 @@ class Supervisor:
                     self._report("stream_lost", stream_id=stream.stream_id, reason=str(error), state=stream.state)
                 else:
                     self._finish(f"{stream.stream_id} failed", error)
-
-    def _note_format(self, stream: Stream, info: SourceInfo) -> None:
-        """Remember what a source says of its pictures."""
-        stream.info = info
-        _log.info("%dx%d from %s", info.width, info.height, stream.settings.uri, extra={"stream": stream.stream_id})
 
     def _note_condition(self, stream: Stream, finding: Finding) -> None:
         """Report a source that delivers, but not as it should, or does so again."""

@@ -1,5 +1,7 @@
 """What is told of a stream over its life: lost, restored, frozen, failed, changed and removed by command."""
 
+import itertools
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +56,21 @@ class Camera(Source):
         pass
 
 
+class Flapping(Camera):
+    """A camera whose pictures have one size and another in turn, five of each."""
+
+    SIZES = ((160, 120), (200, 150))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = itertools.count()
+
+    def read(self, dst: Pixels) -> Pixels:
+        self.skip()
+        width, height = self.SIZES[next(self._numbers) // 5 % 2]
+        return self._noise.integers(0, 255, (height, width, 3), np.uint8)
+
+
 class Stuck(Camera):
     """A camera that does not answer until it is `released`, and then refuses."""
 
@@ -75,6 +92,31 @@ def test_a_camera_that_is_down_at_the_start_is_told_as_restored(tmp_path: Path) 
         assert supervisor.streams["cam0"].state == "running"
     told = [event["event"] for event in collected.events if "stream_id" in event]
     assert told == ["stream_lost", "stream_lost", "stream_restored"]
+
+
+def test_the_state_tells_the_size_that_pictures_have_and_the_log_is_not_filled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: set[tuple[int, int]] = set()
+    with supervised(scripted_workers([""], tmp_path), [Flapping()], capture=QUICK) as (supervisor, collected):
+
+        def enough() -> bool:
+            (stream,) = supervisor.describe()["streams"]
+            told.add((stream["width"], stream["height"]))
+            return len(collected.results) >= 20
+
+        collected.enough = enough
+        supervisor.run()
+    assert told == set(Flapping.SIZES)
+    seen = {
+        (found["frame_width"], found["frame_height"]) for found in (r["data"]["metadata"] for r in collected.results)
+    }
+    assert seen == told
+    changes = [record for record in caplog.records if "from now on" in record.message]
+    assert len(changes) >= 3
+    # What is written again and again is collapsed from this level on.
+    assert {record.levelno for record in changes} == {logging.WARNING}
+    assert collected.named("stream_lost") == []
 
 
 @pytest.mark.parametrize(("source", "trouble"), [(Camera(10**9), "stream_lost"), (Camera(still=True), "stream_frozen")])
