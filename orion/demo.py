@@ -33,9 +33,15 @@ class DemoFormat:
         match = _URI.fullmatch(uri)
         if match is None:
             raise ValueError(f"a demo source is demo or demo:WIDTHxHEIGHT@FPS, as in demo:1280x720@30, not {uri!r}")
-        width = _number(match["width"], "width", r"[0-9]+", "a whole number")
-        height = _number(match["height"], "height", r"[0-9]+", "a whole number")
-        return cls(int(width), int(height), _number(match["fps"], "frame rate", r"[0-9]+(\.[0-9]+)?", "a number"))
+        width, height = _side(match["width"], "width"), _side(match["height"], "height")
+        return cls(width, height, _number(match["fps"], "frame rate", r"[0-9]+(\.[0-9]+)?", "a number"))
+
+
+def _side(text: str, name: str) -> int:
+    side = _number(text, name, r"[0-9]+", "a whole number")
+    # So many digits are infinity, which is no whole number.
+    _check(side, name, MIN_SIDE, MAX_SIDE)
+    return int(side)
 
 
 def _number(text: str, name: str, pattern: str, kind: str) -> float:

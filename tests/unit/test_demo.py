@@ -35,6 +35,7 @@ def test_size_and_rate_are_read_from_the_name(uri: str, expected: tuple[int, int
         ("demo:640x480@1e2", "frame rate must be a number, not '1e2'"),
         ("demo:63x480@30", "width must be 64 to 7680, not 63"),
         ("demo:640x7681@30", "height must be 64 to 7680, not 7681"),
+        (f"demo:640x{'9' * 400}@30", "height must be 64 to 7680, not inf"),
         ("demo:640x480@0", "frame rate must be 0.1 to 240, not 0"),
         ("demo:640x480@240.1", "frame rate must be 0.1 to 240, not 240.1"),
     ],
