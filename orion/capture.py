@@ -136,7 +136,7 @@ class Capture:
         self._audience = False
         self.limiter = RateLimiter(settings.rate_hz)
         self.patient = False
-        """It came to a run that others began: too little memory for its first ring may heal, and ends nothing."""
+        """Its source came by command: too little memory for its first ring may heal, and ends nothing."""
         self._vitals: Vitals | None = None
         self._unannounced: StreamOpened | None = None
         """The source is open and has yet to prove it: what garbage opens delivers nothing."""

@@ -179,7 +179,7 @@ class Stream:
         self.settings = settings
         self._capture.limiter.rate_hz = settings.capture.rate_hz
         if source is not None:
-            self.by_command = True
+            self.by_command = self._capture.patient = True
             self._capture.switch(source)
 
     def reads_with(self, capture: Capture) -> bool:
