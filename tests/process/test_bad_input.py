@@ -218,6 +218,7 @@ def test_what_cannot_be_used_ends_the_run(row: Row, materials: Path, tmp_path: P
     assert (done.returncode, done.stdout) == (EXIT_RESOURCE, ""), done.stderr
     assert row.told in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+    assert "runs without a 320 model" not in done.stderr, "nothing runs"
 
 
 def test_a_640_that_runs_alone_for_want_of_a_320_is_told(materials: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import pipeline, transport
-from benchmarks.report import Bar, Report, plot_file, publish, spread
+from benchmarks.report import Bar, Report, plot_file, publish, spread, versions
 from orion.messages import Pixels
 from tests.conftest import REPOSITORY
 
@@ -36,6 +36,12 @@ def report_of(*arguments: str, counted: bool = True) -> dict[str, Any]:
     for bar in report["bars"]:
         assert bar["met"] == (bar["measured"] <= bar["limit"])
     return report
+
+
+def test_a_package_that_is_not_installed_costs_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.report._PACKAGES", ("numpy", "no-such-package"))
+    assert "numpy" in versions()
+    assert "no-such-package" not in versions()
 
 
 def test_transport_reports_every_way_at_every_size() -> None:

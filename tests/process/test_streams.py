@@ -1,6 +1,7 @@
 """Streams from source to results: pictures that change size, cameras that go and come back, memory that runs out."""
 
 import itertools
+import logging
 import os
 import shutil
 import signal
@@ -46,6 +47,17 @@ def test_a_picture_that_changes_size_gets_a_new_ring_and_the_stream_goes_on(tmp_
         own = list(Path("/dev/shm").glob(f"orion.harness.{supervisor.settings.run_id}.*"))
         assert len(own) <= 2, "rings of earlier sizes were not given back"
     assert collected.named("stream_lost") == []
+
+
+def test_each_worker_is_logged_with_its_model_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    both = ("demo:160x120@30", "demo:160x120@30")
+    with supervised(scripted_workers(["exit@5", ""], tmp_path), both) as (supervisor, collected):
+        collected.enough = lambda: bool(collected.named("worker_restarted")) and bool(collected.of("cam1"))
+        supervisor.run()
+    for worker_id in ("w0", "w1"):
+        assert caplog.text.count(f"{worker_id} uses the model") == 1
+    assert len(collected.named("ready")) == 1
 
 
 def test_a_camera_that_goes_away_is_lost_and_restored(tmp_path: Path) -> None:
