@@ -264,10 +264,11 @@ class Capture:
 
     def _retries(self, error: Exception, *, opened: bool) -> bool:
         """Return whether the loss may heal: a network source's always, a camera's once it has worked, and too little
-        memory where it is not what the run began with.
+        memory where it is not what the run began with. A run that ends by itself does not wait for a first ring.
         """
         if isinstance(error, SharedMemoryError):
-            return self.patient or self._ring is not None or self._lost
+            waits = self.patient and not self._settings.bounded
+            return waits or self._ring is not None or self._lost
         return self._source.kind == "network" or (self._source.kind == "device" and opened)
 
     def _read_all(self, info: SourceInfo) -> None:

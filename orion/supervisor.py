@@ -261,7 +261,13 @@ class Supervisor:
         """Announce a worker that may be given frames."""
         if not handle.times_ready:
             sessions = ", ".join(f"{session.size} on {session.provider}" for session in info.sessions)
-            _log.info("%s uses the model %s (%s)", handle.worker_id, info.model_name, sessions)
+            _log.info(
+                "%s uses the model %s (%s)",
+                handle.worker_id,
+                info.model_name,
+                sessions,
+                extra={"worker": handle.worker_id},
+            )
         if self.info is None:
             if info.session(320) is None:
                 hint = "`orion models list` tells what a folder holds"
@@ -280,7 +286,7 @@ class Supervisor:
     def reloaded(self, handle: WorkerHandle, info: DetectorInfo, load_ms: float) -> None:
         """Announce that a worker answers with another pair of models from now on."""
         self.info = info
-        _log.info("%s uses the model %s", handle.worker_id, info.model_name)
+        _log.info("%s uses the model %s", handle.worker_id, info.model_name, extra={"worker": handle.worker_id})
         self._report(
             "model_reloaded",
             worker_id=handle.worker_id,

@@ -72,16 +72,19 @@ class Flapping(Camera):
 
 
 class Stuck(Camera):
-    """A camera that does not answer until it is `released`, and then refuses."""
+    """A camera that does not answer until it is `released`, and then refuses, or opens."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, opens: bool = False) -> None:
         super().__init__()
+        self._opens = opens
         self.asked = threading.Event()
         self.released = threading.Event()
 
     def open(self) -> SourceInfo:
         self.asked.set()
         assert self.released.wait(LIMIT_S)
+        if self._opens:
+            return super().open()
         raise self.error("no answer in time")
 
 
@@ -179,9 +182,6 @@ def test_a_camera_added_while_memory_lacks_comes_up_when_there_is_some(
     allocate = ring._allocate
     with supervised(scripted_workers([""], tmp_path), [DEMO], capture=QUICK) as (supervisor, collected):
 
-        def full(name: str, size: int) -> object:
-            raise SharedMemoryError(f"shared memory too small for {size} bytes as {name}")
-
         def steps() -> Iterator[bool]:
             monkeypatch.setattr(ring, "_allocate", full)
             supervisor.add_stream(stream_settings("bed", QUICK), make_source(DEMO))
@@ -199,6 +199,58 @@ def test_a_camera_added_while_memory_lacks_comes_up_when_there_is_some(
     assert {event["stream_id"] for event in collected.named("stream_lost")} == {"bed"}
     assert "shared memory too small" in collected.named("stream_lost")[0]["reason"]
     assert [event["stream_id"] for event in collected.named("stream_restored")] == ["bed"]
+
+
+def full(name: str, size: int) -> object:
+    """Stand in for the allocation of a ring where there is no memory."""
+    raise SharedMemoryError(f"shared memory too small for {size} bytes as {name}")
+
+
+def test_a_source_set_by_command_before_there_was_a_ring_waits_for_memory_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate, stuck = ring._allocate, Stuck(opens=True)
+    with supervised(scripted_workers([""], tmp_path), [stuck, DEMO], capture=QUICK) as (supervisor, collected):
+
+        def steps() -> Iterator[bool]:
+            while not (stuck.asked.is_set() and collected.of("cam1")):
+                yield False
+            monkeypatch.setattr(ring, "_allocate", full)
+            supervisor.streams["cam0"].change(stream_settings("cam0", QUICK), make_source(DEMO))
+            stuck.released.set()
+            while not any("too small" in event["reason"] for event in collected.named("stream_lost")):
+                yield False
+            monkeypatch.setattr(ring, "_allocate", allocate)
+            while not collected.of("cam0"):
+                yield False
+            yield True
+
+        going = steps()
+        collected.enough = lambda: next(going, True)
+        try:
+            supervisor.run()
+        finally:
+            stuck.released.set()
+        assert supervisor.streams["cam0"].state == "running"
+
+
+def test_a_source_added_while_memory_lacks_ends_a_run_over_files_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = CaptureSettings(every_frame=True)
+    video = str(write_video(tmp_path / "room.mp4", 8))
+    with supervised(scripted_workers([""], tmp_path), [video], capture=whole) as (supervisor, collected):
+
+        def enough() -> bool:
+            if len(collected.of("cam0")) == 3 and "bed" not in supervisor.streams:
+                monkeypatch.setattr(ring, "_allocate", full)
+                supervisor.add_stream(stream_settings("bed", whole), make_source(video))
+            return False
+
+        collected.enough = enough
+        with pytest.raises(SourceError, match="too small"):
+            supervisor.run()
+    assert len(collected.of("cam0")) == 8, "the other source was not answered to its end"
 
 
 @pytest.fixture
