@@ -135,8 +135,8 @@ class Capture:
         """The thread takes no other source any more."""
         self._audience = False
         self.limiter = RateLimiter(settings.rate_hz)
-        self.patient = False
-        """Its source came by command: too little memory for its first ring may heal, and ends nothing."""
+        self.by_command = False
+        """Its source was set by a command, so that one of no use is no reason to end the run."""
         self._vitals: Vitals | None = None
         self._unannounced: StreamOpened | None = None
         """The source is open and has yet to prove it: what garbage opens delivers nothing."""
@@ -177,8 +177,11 @@ class Capture:
         self._audience = True
 
     def switch(self, source: Source) -> None:
-        """Read from `source` after the picture that is being read; numbers go on. Wakes a stream that has ended."""
+        """Read from `source`, which a command has set, after the picture that is being read; numbers go on. Wakes a
+        stream that has ended.
+        """
         with self._handover:
+            self.by_command = True
             self._next_source = source
             self._disturbed.set()
             if self._over:
@@ -267,7 +270,7 @@ class Capture:
         memory where it is not what the run began with. A run that ends by itself does not wait for a first ring.
         """
         if isinstance(error, SharedMemoryError):
-            waits = self.patient and not self._settings.bounded
+            waits = self.by_command and not self._settings.bounded
             return waits or self._ring is not None or self._lost
         return self._source.kind == "network" or (self._source.kind == "device" and opened)
 

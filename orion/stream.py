@@ -130,8 +130,6 @@ class Stream:
         """Number of the dispatch that served it last; the least recent is served first."""
         self.orphan: Lease | None = None
         """A frame whose worker died with it, for the successor."""
-        self.by_command = False
-        """Its source was set by a command, so that a source of no use is no reason to end the run."""
         self.failure = ""
         """Why it is in the state `failed`."""
         self.resumed = False
@@ -144,9 +142,9 @@ class Stream:
             self.stream_id, source, self.ledger, self._make_ring, supervisor, settings.capture, first_seq
         )
 
-    def start(self) -> None:
+    def start(self, *, by_command: bool = False) -> None:
         """Start the capture thread."""
-        self._capture.patient = self.by_command
+        self._capture.by_command = by_command
         self._capture.start()
 
     def play(self) -> None:
@@ -179,12 +177,16 @@ class Stream:
         self.settings = settings
         self._capture.limiter.rate_hz = settings.capture.rate_hz
         if source is not None:
-            self.by_command = self._capture.patient = True
             self._capture.switch(source)
 
     def reads_with(self, capture: Capture) -> bool:
         """Return whether it is this stream that `capture` reads for, and not one that had its id before."""
         return capture is self._capture
+
+    @property
+    def by_command(self) -> bool:
+        """Return whether its source was set by a command, and not what the run began with."""
+        return self._capture.by_command
 
     @property
     def next_seq(self) -> int:

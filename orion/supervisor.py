@@ -236,10 +236,9 @@ class Supervisor:
         """Start another stream."""
         first_seq = self._first_seqs.get(settings.stream_id, 0)
         stream = Stream(settings, source, self._rings, self._mailbox, first_seq)
-        stream.by_command = True
         self.streams[settings.stream_id] = stream
         self._assign()
-        stream.start()
+        stream.start(by_command=True)
 
     def remove_stream(self, stream_id: str) -> None:
         """Stop a stream and forget it; a frame of it that a worker has is still answered."""
