@@ -57,6 +57,18 @@ class Collected:
         return [result for result in self.results if result["stream_id"] == stream_id]
 
 
+def frame_sizes(results: Sequence[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Return width and height of the frame of each result."""
+    metadata = [result["data"]["metadata"] for result in results]
+    return [(one["frame_width"], one["frame_height"]) for one in metadata]
+
+
+def run_through(supervisor: Supervisor, collected: Collected, steps: Iterator[bool]) -> None:
+    """Run, with a look at `steps` at each result, until one of them says that it was the last."""
+    collected.enough = lambda: next(steps, True)
+    supervisor.run()
+
+
 def scripted_workers(
     scripts: Sequence[str], memory: Path, detector_class: str = "tests.detectors:Scripted"
 ) -> list[WorkerSpec]:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from orion.capture import CaptureSettings
-from tests.harness import scripted_workers, supervised
+from tests.harness import frame_sizes, scripted_workers, supervised
 from tests.servers import BlackHole, RtspServer
 from tests.videos import write_video
 from tests.watching import LOST_WITHIN_S, check_not_held_up, watched
@@ -57,8 +57,7 @@ def test_an_rtsp_stream_that_changes_size_within_goes_on_in_the_new_size(tmp_pat
     elements = "tsdemux ! mpeg4videoparse ! rtpmp4vpay config-interval=1"
     with RtspServer(both, elements=elements) as server, watched(tmp_path, server.uri) as running:
         running.await_results(90)
-        metadata = [result["data"]["metadata"] for result in running.collected.results]
-        sizes = [(one["frame_width"], one["frame_height"]) for one in metadata]
+        sizes = frame_sizes(running.collected.results)
         assert list(dict.fromkeys(sizes)) == [(320, 240), (640, 480)]
         assert sizes == sorted(sizes)
         assert running.collected.events[1:] == []

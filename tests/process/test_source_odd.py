@@ -6,7 +6,7 @@ import itertools
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks.camera import OTHER_SIZE, Camera, Mode
 from benchmarks.rtsp import RtspCamera, RtspMode, lacks
 from tests.conftest import missing
+from tests.harness import frame_sizes
 from tests.servers import MjpegServer
 from tests.watching import LOST_WITHIN_S, ODD_WITHIN_S, check_not_held_up, watched
 
@@ -47,12 +48,6 @@ def still(index: int) -> bytes:
 
 def within_s(event: str) -> float:
     return LOST_WITHIN_S if event == "stream_lost" else ODD_WITHIN_S
-
-
-def sizes_of(results: list[dict[str, Any]]) -> list[tuple[int, int]]:
-    """Return the sizes of the frames, one of each that follow on each other."""
-    sizes = [(found["frame_width"], found["frame_height"]) for found in (one["data"]["metadata"] for one in results)]
-    return [size for size, _ in itertools.groupby(sizes)]
 
 
 def test_each_trouble_is_told_and_ends(tmp_path: Path) -> None:
@@ -97,5 +92,6 @@ def test_each_trouble_is_told_and_ends(tmp_path: Path) -> None:
         for stream_id in odd:
             stamps = [result["timestamp"] for result in running.collected.of(stream_id)]
             assert stamps == sorted(stamps)
-        assert sizes_of(running.collected.of(f"cam{len(expected) + 3}")) == [(160, 120), OTHER_SIZE, (160, 120)]
+        sizes = frame_sizes(running.collected.of(f"cam{len(expected) + 3}"))
+        assert [size for size, _ in itertools.groupby(sizes)] == [(160, 120), OTHER_SIZE, (160, 120)]
         check_not_held_up(running, f"cam{len(expected) + 2}")

@@ -5,7 +5,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from orion.errors import SharedMemoryError, SourceError
 from orion.messages import Pixels
 from orion.source import Source, SourceInfo
 from orion.sources import make_source
-from tests.harness import scripted_workers, stream_settings, supervised
+from tests.harness import frame_sizes, run_through, scripted_workers, stream_settings, supervised
 from tests.instances import LIMIT_S
 from tests.videos import write_video
 
@@ -72,7 +73,9 @@ class Flapping(Camera):
 
 
 class Stuck(Camera):
-    """A camera that does not answer until it is `released`, and then refuses, or opens."""
+    """A camera that does not answer until it is `released`, and then refuses, or opens. As a context manager it is
+    released at the end, so that a test which fails leaves no thread in it.
+    """
 
     def __init__(self, *, opens: bool = False) -> None:
         super().__init__()
@@ -86,6 +89,14 @@ class Stuck(Camera):
         if self._opens:
             return super().open()
         raise self.error("no answer in time")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.released.set()
 
 
 def test_a_camera_that_is_down_at_the_start_is_told_as_restored(tmp_path: Path) -> None:
@@ -111,10 +122,7 @@ def test_the_state_tells_the_size_that_pictures_have_and_the_log_is_not_filled(
         collected.enough = enough
         supervisor.run()
     assert told == set(Flapping.SIZES)
-    seen = {
-        (found["frame_width"], found["frame_height"]) for found in (r["data"]["metadata"] for r in collected.results)
-    }
-    assert seen == told
+    assert set(frame_sizes(collected.results)) == told
     changes = [record for record in caplog.records if "from now on" in record.message]
     assert len(changes) >= 3
     # What is written again and again is collapsed from this level on.
@@ -137,16 +145,13 @@ def test_another_source_in_the_place_of_one_in_trouble_is_told_as_restored(
                 yield False
             yield True
 
-        going = steps()
-        collected.enough = lambda: next(going, True)
-        supervisor.run()
+        run_through(supervisor, collected, steps())
         assert supervisor.streams["cam0"].state == "running"
     assert collected.events[-1]["event"] == "stream_restored"
 
 
 def test_the_last_words_of_a_removed_camera_do_not_concern_the_one_that_has_its_id(tmp_path: Path) -> None:
-    stuck = Stuck()
-    with supervised(scripted_workers([""], tmp_path), [DEMO]) as (supervisor, collected):
+    with supervised(scripted_workers([""], tmp_path), [DEMO]) as (supervisor, collected), Stuck() as stuck:
 
         def steps() -> Iterator[bool]:
             supervisor.add_stream(stream_settings("bed"), stuck)
@@ -166,12 +171,7 @@ def test_the_last_words_of_a_removed_camera_do_not_concern_the_one_that_has_its_
                 yield False
             yield True
 
-        going = steps()
-        collected.enough = lambda: next(going, True)
-        try:
-            supervisor.run()
-        finally:
-            stuck.released.set()
+        run_through(supervisor, collected, steps())
         assert supervisor.streams["bed"].state == "running"
     assert [event for event in collected.events if "stream_id" in event] == []
 
@@ -183,6 +183,8 @@ def test_a_camera_added_while_memory_lacks_comes_up_when_there_is_some(
     with supervised(scripted_workers([""], tmp_path), [DEMO], capture=QUICK) as (supervisor, collected):
 
         def steps() -> Iterator[bool]:
+            while not collected.of("cam0"):
+                yield False
             monkeypatch.setattr(ring, "_allocate", full)
             supervisor.add_stream(stream_settings("bed", QUICK), make_source(DEMO))
             while len(collected.named("stream_lost")) < 2:
@@ -192,9 +194,7 @@ def test_a_camera_added_while_memory_lacks_comes_up_when_there_is_some(
                 yield False
             yield True
 
-        while_running = steps()
-        collected.enough = lambda: bool(collected.of("cam0")) and next(while_running, True)
-        supervisor.run()
+        run_through(supervisor, collected, steps())
         assert supervisor.streams["bed"].state == "running"
     assert {event["stream_id"] for event in collected.named("stream_lost")} == {"bed"}
     assert "shared memory too small" in collected.named("stream_lost")[0]["reason"]
@@ -210,7 +210,7 @@ def test_a_source_set_by_command_before_there_was_a_ring_waits_for_memory_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     allocate, stuck = ring._allocate, Stuck(opens=True)
-    with supervised(scripted_workers([""], tmp_path), [stuck, DEMO], capture=QUICK) as (supervisor, collected):
+    with supervised(scripted_workers([""], tmp_path), [stuck, DEMO], capture=QUICK) as (supervisor, collected), stuck:
 
         def steps() -> Iterator[bool]:
             while not (stuck.asked.is_set() and collected.of("cam1")):
@@ -225,12 +225,7 @@ def test_a_source_set_by_command_before_there_was_a_ring_waits_for_memory_too(
                 yield False
             yield True
 
-        going = steps()
-        collected.enough = lambda: next(going, True)
-        try:
-            supervisor.run()
-        finally:
-            stuck.released.set()
+        run_through(supervisor, collected, steps())
         assert supervisor.streams["cam0"].state == "running"
 
 

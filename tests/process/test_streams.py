@@ -19,17 +19,12 @@ from orion.errors import OrionError, SharedMemoryError
 from orion.stream import RingMaker
 from orion.supervisor import Supervisor
 from tests.conftest import missing
-from tests.harness import Collected, scripted_workers, supervised
+from tests.harness import frame_sizes, scripted_workers, supervised
 from tests.instances import environment
 from tests.servers import MjpegServer, RtspServer
 from tests.videos import jpeg, write_video
 
 QUICK = CaptureSettings(backoff=Backoff(0.1, 1.5, 0.5))
-
-
-def sizes(collected: Collected) -> list[tuple[int, int]]:
-    metadata = [result["data"]["metadata"] for result in collected.results]
-    return [(one["frame_width"], one["frame_height"]) for one in metadata]
 
 
 def test_a_picture_that_changes_size_gets_a_new_ring_and_the_stream_goes_on(tmp_path: Path) -> None:
@@ -39,11 +34,16 @@ def test_a_picture_that_changes_size_gets_a_new_ring_and_the_stream_goes_on(tmp_
         MjpegServer(parts, fps=30) as server,
         supervised(scripted_workers([""], tmp_path), (server.uri,)) as (supervisor, collected),
     ):
-        collected.enough = lambda: len(set(sizes(collected))) == 3 and sizes(collected).count(small) > 25
+
+        def enough() -> bool:
+            sizes = frame_sizes(collected.results)
+            return len(set(sizes)) == 3 and sizes.count(small) > 25
+
+        collected.enough = enough
         supervisor.run()
         seqs = [result["frame_seq"] for result in collected.results]
         assert seqs == sorted(set(seqs))
-        assert set(sizes(collected)) == {small, large, tall}
+        assert set(frame_sizes(collected.results)) == {small, large, tall}
         own = list(Path("/dev/shm").glob(f"orion.harness.{supervisor.settings.run_id}.*"))
         assert len(own) <= 2, "rings of earlier sizes were not given back"
     assert collected.named("stream_lost") == []
