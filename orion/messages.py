@@ -29,6 +29,8 @@ AttentionMode = Literal["auto", "external", "off"]
 AttentionSource = Literal["external", "python_suggested", "auto_history", ""]
 Strategy = Literal["simple", "smoothing", "velocity"]
 InferenceKind = Literal["full", "roi", "held"]
+Turn = Literal[-90, 0, 90]
+"""Degrees, clockwise, by which a piece of a frame is turned before a session sees it."""
 
 
 class Value(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -59,6 +61,7 @@ class Crop(Value, frozen=True):
     width: int
     height: int
     model: SessionSize
+    turn: Turn = 0
 
 
 class Detection(Value, frozen=True):
@@ -70,10 +73,16 @@ class Detection(Value, frozen=True):
     height: Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
     class_id: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+    kept: bool = False
+    """Under the threshold for who appears, and reported as somebody known who stays."""
 
 
 Detections = tuple[Detection, ...]
 """Boxes of one frame, best first. No box at all is a legal value."""
+
+
+Polygon = tuple[tuple[Finite, Finite], ...]
+"""Normalized points, x and y in 0..1, in their order around what they enclose."""
 
 
 class AttentionSettings(Value, frozen=True):
@@ -92,6 +101,10 @@ class AttentionSettings(Value, frozen=True):
     recall_floor: Finite = 0.97
     cost_ratio: Finite | None = None
     """Cost of a 640 inference in units of a 320 one; None takes the ratio measured at READY."""
+    vanish_s: Finite | None = 120.0
+    """How long somebody who disappeared inside the picture is looked for; None looks for nobody."""
+    exits: tuple[Polygon, ...] = ()
+    """Where people leave inside the picture, each a polygon of normalized points."""
 
 
 class DetectorSpec(Value, frozen=True):
@@ -104,6 +117,8 @@ class DetectorSpec(Value, frozen=True):
     classes: tuple[str, ...]
     provider: str
     threads: int
+    confidence_keep: Finite | None = None
+    """Detection threshold for somebody known who stays; None is `confidence`."""
 
 
 class SessionInfo(Value, frozen=True):
@@ -135,6 +150,73 @@ class DetectorInfo(Value, frozen=True):
         return next((session for session in self.sessions if session.size == size), None)
 
 
+class KnownPerson(Value, frozen=True):
+    """Somebody who was there: the last box, whole pixels of the frame, and what tells how surely it was a person."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    answers: int
+    """How many answers in a row had them above `confidence`, as far as it matters."""
+    looks: int
+    """How many of those were looked for, and not held."""
+    velocity: tuple[Finite, Finite] = (0.0, 0.0)
+    """Pixels a second, to the right and down."""
+    turn: Turn = 0
+    """How a look had to be turned to find them."""
+    hidden_by: int | None = None
+    """Who stands before them, by the place in the list; None where nobody does."""
+
+
+class VanishedPerson(Value, frozen=True):
+    """Somebody who disappeared inside the picture: the last box, whole pixels of the frame, and when, by the stream's
+    clock, that was.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    since_s: Finite
+
+
+class Search(Value, frozen=True):
+    """How far the search for somebody vanished has come."""
+
+    person: VanishedPerson
+    streaks: int
+    """How many times the place was looked at, upright and turned."""
+    next_s: Finite
+    """When it is looked at again, by the stream's clock."""
+
+
+class LearnedExit(Value, frozen=True):
+    """A place, normalized, at which people were seen to vanish and to appear, and how often."""
+
+    x: Finite
+    y: Finite
+    vanished: int
+    appeared: int
+
+
+class Known(Value, frozen=True):
+    """Who is known on a stream after a frame. It travels with results, and with the request for the first frame that
+    another process gets, so that nobody is forgotten with a worker.
+    """
+
+    time_s: Finite = 0.0
+    """When that was, by the stream's clock."""
+    people: tuple[KnownPerson, ...] = ()
+    searches: tuple[Search, ...] = ()
+    exits: tuple[LearnedExit, ...] = ()
+
+    @property
+    def vanished(self) -> tuple[VanishedPerson, ...]:
+        """Who is looked for."""
+        return tuple(search.person for search in self.searches)
+
+
 class DetectRequest(Value, frozen=True):
     """What the detector is told about a frame beside its pixels."""
 
@@ -146,6 +228,8 @@ class DetectRequest(Value, frozen=True):
     settings: AttentionSettings = AttentionSettings()
     regions: tuple[Region, ...] = ()
     """External regions, set by command."""
+    known: Known | None = None
+    """Who another process knew on the stream; None goes on with what this one knows."""
 
 
 class RoiProcessing(Value, frozen=True):
@@ -175,6 +259,7 @@ class Outcome(Value, frozen=True):
     inference_ms: Milliseconds
     postprocess_ms: Milliseconds
     total_ms: Milliseconds
+    known: Known = Known()
 
 
 class AttentionStats(Value, frozen=True):
@@ -198,6 +283,14 @@ class AttentionStats(Value, frozen=True):
     rescan_s: Finite | None
     history: tuple[Region, ...]
     suggested_roi: Region | None
+    searches: int = 0
+    """Looks for somebody vanished."""
+    search_share: Finite = 0.0
+    """Cost of those, as a share of what every frame whole through the 640 session would have cost."""
+    vanished: int = 0
+    """People who vanished, and who of them were found again."""
+    found_again: int = 0
+    exits: tuple[LearnedExit, ...] = ()
 
 
 # What crosses the process boundary. A worker answers each FrameMessage with one FrameResult or one FrameFailure.

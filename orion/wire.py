@@ -18,7 +18,7 @@ import numpy as np
 from orion.errors import WireError
 from orion.messages import Message
 
-VERSION = 3
+VERSION = 4
 LIMIT = 128 * 1024
 """Largest message in bytes, below the kernel's default socket buffer; 1000 boxes take about 24 KB."""
 
