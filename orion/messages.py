@@ -161,12 +161,16 @@ class KnownPerson(Value, frozen=True):
     """How many answers in a row had them above `confidence`, as far as it matters."""
     looks: int
     """How many of those were looked for, and not held."""
-    velocity: tuple[Finite, Finite] = (0.0, 0.0)
-    """Pixels a second, to the right and down."""
+    velocity: tuple[Finite, Finite, Finite, Finite] = (0.0, 0.0, 0.0, 0.0)
+    """Of the left, upper, right and lower side, pixels a second, to the right and down."""
     turn: Turn = 0
     """How a look had to be turned to find them."""
     hidden_by: int | None = None
     """Who stands before them, by the place in the list; None where nobody does."""
+    inside: bool = False
+    """They appeared away from the edges: who does so was there before."""
+    uncut: int = 0
+    """The box's height when the lower edge of the frame began to cut it; 0 while it does not."""
 
 
 class VanishedPerson(Value, frozen=True):

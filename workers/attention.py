@@ -16,17 +16,20 @@ from orion.messages import (
     Detections,
     DetectRequest,
     InferenceKind,
+    Known,
     Pixels,
     Region,
     RoiProcessing,
     SessionSize,
     Value,
 )
-from workers.boxes import Boxes, confidences, corners, covered, crop_box, cut, overlaps, union
+from workers.boxes import NONE, Boxes, confidences, corners, covered, crop_box, cut, overlaps, union
 from workers.motion import Picture, Watch, picture_step, sample
+from workers.people import admitted
 from workers.pipeline import Timings
-from workers.planner import Observation, Planner
+from workers.planner import Planner
 from workers.plans import NEAR_SCALE, Plan, scale, whole
+from workers.scene import Observation
 from workers.suggest import suggest_region
 
 Look = Callable[[Crop], tuple[Detections, Timings]]
@@ -46,6 +49,7 @@ class Attended(Value, frozen=True):
     roi_processing: RoiProcessing | None
     suggested_roi: Region | None
     timings: Timings
+    known: Known = Known()
 
 
 @dataclass(slots=True)
@@ -71,20 +75,35 @@ class Attention:
         self._counters = _Counters()
         self._settings = AttentionSettings()
         self._regions: tuple[Region, ...] = ()
+        self._last: Detections = ()
+        """What was found in the last frame that was looked at whatever was in it."""
 
     def forget(self) -> None:
-        """Forget the scene, not what was counted: the next frame is the first."""
+        """Forget the scene, not who was there and what was counted: the next frame is looked at as the first."""
         self._planner.forget()
         self._watch = None
         self._suggested = None
 
-    def process(self, frame: Pixels, request: DetectRequest, look: Look, cost_ratio: float) -> Attended:
-        """Return who is in `frame`; `look` is called for every crop. `cost_ratio` 1 allows no 320 session."""
+    def process(
+        self,
+        frame: Pixels,
+        request: DetectRequest,
+        look: Look,
+        cost_ratio: float,
+        *,
+        confidence: float = 0.0,
+        class_id: int = 0,
+    ) -> Attended:
+        """Return who is in `frame`; `look` is called for every crop. `cost_ratio` 1 allows no 320 session. People are
+        of the class `class_id`; who appears has at least `confidence`, what `look` finds under it are people who stay.
+        """
         height, width = frame.shape[:2]
         self._frame_size = (width, height)
         reason = _unplanned(request)
         if reason:
-            return self._look_at_all(request, look, reason)
+            return self._look_at_all(request, look, reason, confidence, class_id)
+        if request.known is not None:
+            self._planner.whereabouts.adopt(request.known)
         picture = sample(frame)
         if not request.continuous or request.regions != self._regions or picture.shape != self._shape:
             self.forget()
@@ -93,24 +112,41 @@ class Attention:
         self._settings, self._regions, self._shape = request.settings, request.regions, picture.shape
         self._last_s = request.stream_time_s
         plan = self._planner.decide(
-            Observation(request.stream_time_s, self._frame_size, change, request.settings, request.regions, cost_ratio)
+            Observation(
+                request.stream_time_s,
+                self._frame_size,
+                change,
+                request.settings,
+                request.regions,
+                cost_ratio,
+                confidence,
+                class_id,
+                request.continuous,
+            )
         )
-        zones = self._planner.zones
+        zones = self._planner.scene.zones
         plan, ran, timings = self._run(plan, look)
         self._note(picture, plan, zones)
         self._count(plan, ran)
         return self._attended(plan, ran, self._planner.answer, self._planner.suggested, timings)
 
-    def _look_at_all(self, request: DetectRequest, look: Look, reason: str) -> Attended:
-        """Answer a frame that goes whole through the 640 session whatever is in it: what changed in it, and who was
-        there before, is not asked.
+    def _look_at_all(
+        self, request: DetectRequest, look: Look, reason: str, confidence: float, class_id: int
+    ) -> Attended:
+        """Answer a frame that goes whole through the 640 session whatever is in it: what changed in it is not asked,
+        and nobody is looked for. Of who was there before only the frame before tells.
         """
         if self._watch is not None:
             self.forget()
+            self._planner.whereabouts.forget()
         self._settings, self._last_s = request.settings, request.stream_time_s
         crop = whole(self._frame_size, 640)
         plan = Plan("whole_640", (crop,), reason)
         found, timings = look(crop)
+        if any(one.confidence < confidence for one in found):
+            before = corners(tuple(one for one in self._last if one.class_id == class_id))
+            found = admitted(found, before if request.continuous else NONE, confidence, class_id)
+        self._last = found
         self._count(plan, plan.crops)
         suggested = suggest_region(found, self._frame_size, request.settings.expansion)
         return self._attended(plan, plan.crops, found, suggested, timings)
@@ -124,6 +160,8 @@ class Attention:
                 self._counters.trials += 1
             elif following.purpose == "check":
                 answering, ran = following, ran + following.crops
+            elif following.purpose == "search":
+                ran += following.crops
             parts = []
             for crop in following.crops:
                 found, took = look(crop)
@@ -142,8 +180,11 @@ class Attention:
             # light there is the light to compare with from now on.
             self._watch.look(picture, None, self._planner.people)
         elif plan.kind != "held":
-            near = [crop_box(crop)[0] for crop in plan.crops if scale(crop, self._frame_size) >= NEAR_SCALE]
-            self._watch.look(picture, np.array([*zones, *near]), self._planner.people)
+            # A small look at motion that finds nobody has not seen that nobody is there.
+            trusted = () if plan.reason in {"vigil", "follow"} else plan.crops
+            near = [crop_box(crop)[0] for crop in trusted if scale(crop, self._frame_size) >= NEAR_SCALE]
+            looked_at = np.array([*zones, *near]).reshape(-1, 4)
+            self._watch.look(picture, looked_at, self._planner.people, self._planner.whereabouts.places)
 
     def _count(self, plan: Plan, ran: tuple[Crop, ...]) -> None:
         counters = self._counters
@@ -158,13 +199,14 @@ class Attention:
     ) -> Attended:
         self._model = max((crop.model for crop in ran), default=self._model)
         self._suggested = suggested
-        inference: InferenceKind = "roi"
-        if plan.kind == "held":
-            inference = "held"
-        elif any(_is_whole(crop, self._frame_size) for crop in ran):
+        inference: InferenceKind = "roi" if ran else "held"
+        if any(_is_whole(crop, self._frame_size) for crop in ran):
             inference = "full"
-        roi_processing = None if plan.reason == "off" else self._roi_processing(plan, ran)
-        return Attended(found, inference, self._model, roi_processing, suggested, timings)
+        if plan.reason in _UNPLANNED:
+            roi_processing = None if plan.reason == "off" else self._roi_processing(plan, ran)
+            return Attended(found, inference, self._model, roi_processing, suggested, timings)
+        known = self._planner.whereabouts.known
+        return Attended(found, inference, self._model, self._roi_processing(plan, ran), suggested, timings, known)
 
     def _roi_processing(self, plan: Plan, ran: tuple[Crop, ...]) -> RoiProcessing:
         around = None
@@ -180,14 +222,14 @@ class Attention:
             merged_roi=plan.merged,
             crops=ran,
             crop=around,
-            reason=plan.reason,
+            reason="vanished" if ran and plan.kind == "held" else plan.reason,
         )
 
     @property
     def stats(self) -> AttentionStats:
         """What was done so far, and what it found out about itself."""
         planner, counters = self._planner, self._counters
-        recall = planner.recall
+        recall, whereabouts = planner.recall, planner.whereabouts
         return AttentionStats(
             plans=tuple(sorted(counters.plans.items())),
             reasons=tuple(sorted(counters.reasons.items())),
@@ -203,6 +245,11 @@ class Attention:
             rescan_s=None if self._settings.rescan_s is None else self._settings.rescan_s / recall.closeness,
             history=planner.history.regions,
             suggested_roi=self._suggested,
+            searches=whereabouts.looks,
+            search_share=whereabouts.budget.spent / planner.budget.earned if planner.budget.earned else 0.0,
+            vanished=whereabouts.vanished,
+            found_again=whereabouts.found_again,
+            exits=whereabouts.exits.places,
         )
 
 
@@ -223,6 +270,10 @@ def merge(parts: Sequence[Detections], crops: tuple[Crop, ...], frame_size: tupl
         if overlaps(boxes[[best]], boxes[rivals]).max(initial=0.0) <= MERGING_IOU:
             order.append(int(best))
     return tuple(everything[one] for one in order)
+
+
+_UNPLANNED = frozenset({"off", "no_regions"})
+"""Why a frame may be looked at as a whole without more ado."""
 
 
 def _unplanned(request: DetectRequest) -> str:

@@ -54,7 +54,8 @@ def load_lanes(spec: DetectorSpec, provider: str, turn: Turn = AT_ONCE) -> Lanes
 
 def _load(path: str, size: SessionSize, provider: str, spec: DetectorSpec, turn: Turn) -> Lane:
     session = Session(path, size, provider, spec.threads, turn)
-    rules = Rules(size, session.card.layout, session.card.class_ids(spec.classes), spec.confidence, spec.iou)
+    least = spec.confidence if spec.confidence_keep is None else min(spec.confidence, spec.confidence_keep)
+    rules = Rules(size, session.card.layout, session.card.class_ids(spec.classes), least, spec.iou)
     return Lane(session, Letterbox(session.tensor), Decoder(rules))
 
 

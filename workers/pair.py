@@ -12,6 +12,8 @@ from workers.lane import Lanes
 from workers.session import ProviderError
 from workers.turns import AT_ONCE, Turn
 
+PERSON = "person"
+
 
 class SessionPair:
     """Both sessions loaded and warm; `lanes` has the 640 always and the 320 when the spec names one."""
@@ -23,6 +25,12 @@ class SessionPair:
         self._spec, self._rgb = spec, rgb
         self.info = _describe(lanes)
         """What is loaded, and on which provider."""
+        self.confidence = spec.confidence
+        """What a box must have to be somebody who appears; who stays may have less."""
+        names = lanes[640].session.card.names
+        wanted = lanes[640].decoder.rules.class_ids
+        self.class_id = names.index(PERSON) if PERSON in spec.classes else wanted[0]
+        """The class of those who are known and looked for."""
 
     @classmethod
     def load(cls, spec: DetectorSpec, *, rgb: bool = False, turn: Turn = AT_ONCE) -> "SessionPair":

@@ -63,7 +63,15 @@ class PersonDetector:
         attention = self._attention.get(request.stream_id)
         if attention is None:
             attention = self._attention[request.stream_id] = Attention()
-        seen = attention.process(frame, request, self._look(frame), self._cost_ratio(request))
+        pair = self._pair
+        seen = attention.process(
+            frame,
+            request,
+            self._look(frame),
+            self._cost_ratio(request),
+            confidence=pair.confidence,
+            class_id=pair.class_id,
+        )
         return Outcome(
             detections=seen.detections,
             inference=seen.inference,
@@ -74,6 +82,7 @@ class PersonDetector:
             inference_ms=seen.timings.inference_ms,
             postprocess_ms=seen.timings.postprocess_ms,
             total_ms=(time.perf_counter() - start) * 1e3,
+            known=seen.known,
         )
 
     def _look(self, frame: Pixels) -> Look:

@@ -6,6 +6,7 @@ import time
 
 from orion.messages import Crop, Detections, Pixels, Value
 from workers.pair import SessionPair
+from workers.rotation import turned, turned_back
 
 
 class Timings(Value, frozen=True):
@@ -35,11 +36,17 @@ def infer(pair: SessionPair, frame: Pixels, crop: Crop) -> tuple[Detections, Tim
     """
     lane = pair.lanes[crop.model]
     start = time.perf_counter()
-    placement = lane.letterbox.fill(frame, crop)
+    seen, piece = frame, crop
+    if crop.turn:
+        seen = turned(frame, crop)
+        piece = Crop(0, 0, crop.height, crop.width, crop.model)
+    placement = lane.letterbox.fill(seen, piece)
     filled = time.perf_counter()
     raw = lane.session.run()
     answered = time.perf_counter()
-    height, width = frame.shape[:2]
+    height, width = seen.shape[:2]
     detections = lane.decoder.decode(raw, placement, (width, height))
+    if crop.turn:
+        detections = turned_back(detections, crop)
     decoded = time.perf_counter()
     return detections, Timings((filled - start) * 1e3, (answered - filled) * 1e3, (decoded - answered) * 1e3)

@@ -10,15 +10,15 @@ import numpy as np
 from orion.messages import AttentionSource, Crop, Region, SessionSize, Value
 from workers.boxes import Boxes, areas, crop_box, union
 
-PlanKind = Literal["held", "crop_320", "crops_320", "whole_320", "crop_640", "whole_640"]
+PlanKind = Literal["held", "crop_320", "crops_320", "whole_320", "turned_640", "crop_640", "whole_640"]
 NEAR_SCALE = 0.75
 """Scale, relative to a whole frame at 640, from which a crop shows who else is in it."""
 WORTHWHILE_SCALE = 0.6
 """Scale below which a crop is no better than the whole frame through the same session, which has 0.5."""
 
-Purpose = Literal["answer", "check", "trial"]
-"""Why a plan is run: for the frame's answer; to correct the answer that a cheap plan gave on the same picture; or only
-to learn whether it would have done."""
+Purpose = Literal["answer", "check", "search", "trial"]
+"""Why a plan is run: for the frame's answer; to correct the answer that a cheap plan gave on the same picture; to find
+somebody whom the answer lacks; or only to learn whether it would have done."""
 
 SMALL_AREA = 102_400
 """Square pixels of a crop below which the 320 session is proposed first (320 x 320: nothing is lost by it)."""

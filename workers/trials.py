@@ -28,11 +28,14 @@ class Budget:
     def __init__(self) -> None:
         self.spent = 0.0
         self.spent_on_trials = 0.0
+        self.earned = 0.0
+        """What every frame whole at 640 would have cost."""
         self._credit = FIRST_CREDIT
         self._surplus = FIRST_SURPLUS
 
     def begin_frame(self, full_cost: float) -> None:
         """Add what the frame may cost: `full_cost` is that of a whole frame at 640."""
+        self.earned += full_cost
         self._surplus = min(MOST_SURPLUS, self._surplus + OVERHEAD * full_cost)
 
     def pay(self, cost: float, *, trial: bool) -> None:

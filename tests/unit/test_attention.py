@@ -155,7 +155,7 @@ def test_who_leaves_is_missed_on_the_same_picture_by_a_full_look() -> None:
     stream.run(6, walker, 3)
     stream.world.people.remove(walker)
     answer = stream.frame()
-    assert crops(answer)[-1] == WHOLE_640
+    assert WHOLE_640 in crops(answer)
     assert reasons([answer]) == ["lost"]
     assert len(answer.detections) == 1
 

@@ -9,10 +9,11 @@ from orion.messages import AttentionSettings, Crop, Detection, Detections
 from tests.worlds import HEIGHT, WIDTH, Person, Stream, World, reasons
 from workers.boxes import NONE, Boxes, cut, same_people
 from workers.motion import Change
-from workers.planner import Observation, Planner
+from workers.planner import Planner
 from workers.plans import Option, Plan, clusters, crop_around, proposals, scale
 from workers.recall import Recall
 from workers.rumours import Rumours
+from workers.scene import Observation
 from workers.trials import Budget, Confirmation
 
 SIZE = (WIDTH, HEIGHT)

@@ -1,0 +1,105 @@
+"""Where people leave and come: the edges of what is looked at, the exits that are named inside it, and those that are
+learned from who vanishes and appears there again and again. Pure; runs in the worker's main thread.
+"""
+
+import math
+from collections.abc import Sequence
+
+from orion.messages import KnownPerson, LearnedExit, Polygon
+from workers.boxes import EDGE_PX, Boxes
+
+OUTWARD = 0.1
+"""Body heights a second at which the side that is away from an edge must move towards it, of who leaves over the edge.
+Of who falls towards it that side are the feet, which stay."""
+GONE_S = 0.4
+"""Who would have reached the edge so soon after the next frame has left."""
+SUNK_SHARE = 0.5
+"""Who leaves over the lower edge is cut by it, feet first, until so little of the height is left: who falls there comes
+down before."""
+
+COMING_IN = 0.08
+"""Who is first seen so many body heights from the edge has come in over it."""
+
+LEARNED = 3
+"""How many people must have vanished at a place, and as many appeared, until it is an exit."""
+SAME_PLACE = 0.08
+"""Places less than that share of the frame apart are one."""
+MOST_PLACES = 16
+
+
+def leaving(person: KnownPerson, bounds: Boxes, passed_s: float) -> bool:
+    """Return whether somebody who was last seen `passed_s` ago went over the edge of `bounds` (4,), frame pixels."""
+    left, top, right, bottom = (float(edge) for edge in bounds)
+    left_speed, upper_speed, right_speed, lower_speed = person.velocity
+    least, ahead_s = OUTWARD * max(person.width, person.height), passed_s + GONE_S
+    ways = (
+        (person.x - left, -right_speed, -left_speed),
+        (person.y - top, -lower_speed, -upper_speed),
+        (right - person.x - person.width, left_speed, right_speed),
+    )
+    if any(behind >= least and gap <= EDGE_PX + max(0.0, ahead) * ahead_s for gap, behind, ahead in ways):
+        return True
+    return cut_below(person, bottom) and person.height <= SUNK_SHARE * person.uncut
+
+
+def cut_below(person: KnownPerson, bottom: float) -> bool:
+    """Return whether the lower edge of what is looked at cuts somebody."""
+    return person.y + person.height >= bottom - EDGE_PX
+
+
+def at_edge(person: KnownPerson, bounds: Boxes) -> bool:
+    """Return whether somebody's box touches the edge of `bounds` (4,), frame pixels, or nearly: who comes in is first
+    seen when the next step is made.
+    """
+    left, top, right, bottom = (float(edge) for edge in bounds)
+    gaps = (person.x - left, person.y - top, right - person.x - person.width, bottom - person.y - person.height)
+    return min(gaps) <= EDGE_PX + COMING_IN * max(person.width, person.height)
+
+
+def in_exit(person: KnownPerson, exits: Sequence[Polygon], frame_size: tuple[int, int]) -> bool:
+    """Return whether somebody's feet or middle lie in one of the normalized polygons."""
+    width, height = frame_size
+    across = (person.x + person.width / 2) / width
+    middle, feet = (person.y + person.height / 2) / height, (person.y + person.height) / height
+    # Feet that the frame cuts lie on its edge, and a door drawn down to the edge has them.
+    return any(inside(across, place, exit_) for exit_ in exits for place in (middle, min(feet, 1.0) - 1e-6))
+
+
+def inside(x: float, y: float, polygon: Polygon) -> bool:
+    """Return whether a point lies in a polygon: whether a ray to the right crosses its sides an odd number of times."""
+    odd = False
+    for (x1, y1), (x2, y2) in zip(polygon, (*polygon[1:], polygon[0]), strict=True):
+        if (y1 > y) != (y2 > y) and x < x1 + (y - y1) * (x2 - x1) / (y2 - y1):
+            odd = not odd
+    return odd
+
+
+class LearnedExits:
+    """Places inside the picture where people vanished and appeared, with counts; the busiest are kept."""
+
+    def __init__(self, places: Sequence[LearnedExit] = ()) -> None:
+        self.places = tuple(places)
+
+    def note(self, x: float, y: float, *, appeared: bool) -> None:
+        """Count somebody who vanished at a normalized place and was not found again, or who appeared there."""
+        near = self._at(x, y)
+        known = near or LearnedExit(x, y, 0, 0)
+        times = known.vanished + known.appeared
+        counted = LearnedExit(
+            (known.x * times + x) / (times + 1),
+            (known.y * times + y) / (times + 1),
+            known.vanished + (not appeared),
+            known.appeared + appeared,
+        )
+        others = [place for place in self.places if place is not near]
+        busiest = sorted(others, key=lambda place: -(place.vanished + place.appeared))[: MOST_PLACES - 1]
+        self.places = (*busiest, counted)
+
+    def has(self, x: float, y: float) -> bool:
+        """Return whether the place is an exit by now."""
+        place = self._at(x, y)
+        return place is not None and min(place.vanished, place.appeared) >= LEARNED
+
+    def _at(self, x: float, y: float) -> LearnedExit | None:
+        near = [place for place in self.places if math.hypot(place.x - x, place.y - y) < SAME_PLACE]
+        return min(near, key=lambda place: math.hypot(place.x - x, place.y - y), default=None)

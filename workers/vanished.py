@@ -1,0 +1,341 @@
+"""Who is known on one stream and where they are: in the answer, hidden behind another, gone over an edge or through an
+exit, or vanished, and then looked for until they are found or time is over. Decides, and looks at nothing itself. Runs
+in the worker's main thread, one of each for a stream, on the stream's clock.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from orion.messages import Crop, Detection, Detections, Known, KnownPerson, Search, Turn, VanishedPerson
+from workers.boxes import Boxes, corners, pair_up
+from workers.exits import LearnedExits, at_edge, cut_below, in_exit, leaving
+from workers.people import (
+    SURE_ANSWERS,
+    SURE_LOOKS,
+    admitted,
+    boxes_of,
+    carried,
+    followed,
+    hidden,
+    likeness,
+    seen,
+    sure,
+)
+from workers.plans import Plan
+from workers.scene import Observation
+
+LONG_LOSS_S = 30.0
+"""After a camera was away so long nobody who was known is assumed to be there."""
+SOUGHT_WITHIN = 1.2
+"""Somebody who is looked for is found by a box that is so few body heights from the last one: a person who falls lands
+about one away."""
+WANDERING = 1.0
+"""Who appears away from the edges is somebody who vanished so many body heights a second away, or nearer."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
+"""Streaks of looks come half a second, a second, two, four and eight seconds after the first, then at the longest
+distance."""
+MOST_SEARCHES = 8
+
+SEARCH_SHARE = 0.05
+WINDOW_S = 600.0
+"""Looks for who vanished may cost that share of what every frame whole through the 640 session would, over so long."""
+
+
+class SearchBudget:
+    """Keeps the looks for who vanished under their share. Costs are inferences of the 320 session."""
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+        self._paid: deque[tuple[float, float]] = deque()
+
+    def allows(self, time_s: float, cost: float, interval_s: float, full_cost: float) -> bool:
+        """Tell whether a look of that cost may be made, with a frame each `interval_s` that would cost `full_cost`."""
+        while self._paid and time_s - self._paid[0][0] >= WINDOW_S:
+            self._paid.popleft()
+        limit = SEARCH_SHARE * full_cost * WINDOW_S / max(interval_s, 1e-3)
+        return sum(paid for _, paid in self._paid) + cost <= limit
+
+    def pay(self, time_s: float, cost: float) -> None:
+        """Take the cost of a look that was made."""
+        self.spent += cost
+        self._paid.append((time_s, cost))
+
+
+@dataclass(frozen=True, slots=True)
+class _Assessment:
+    """What becomes of who was known, by one answer: where in it they are, who is hidden, and who is missing."""
+
+    pairs: dict[int, int]
+    hidden: list[KnownPerson]
+    missing: list[KnownPerson]
+    unseen: list[KnownPerson]
+    """Not in the answer of a cheap plan, which does not say that they are not there."""
+
+
+class Whereabouts:
+    """Everybody on one stream. `begin` opens a frame, `sought` says whom its full look lacks, `conclude` ends it."""
+
+    def __init__(self) -> None:
+        self.people: tuple[KnownPerson, ...] = ()
+        self.searches: tuple[Search, ...] = ()
+        self.exits = LearnedExits()
+        self.budget = SearchBudget()
+        self.looks = self.vanished = self.found_again = 0
+        self._frame: Observation
+        self._frame_size = (0, 0)
+        self._first = True
+        self._passed_s = 0.0
+        self._time_s = -math.inf
+        """When the last answer was."""
+        self._sought: list[VanishedPerson] = []
+        self._known: Known | None = Known()
+
+    def forget(self) -> None:
+        """Forget everybody who is known or vanished, but not what was learned of the place."""
+        self.people, self.searches = (), ()
+        self._time_s = -math.inf
+        self._known = None
+
+    def adopt(self, known: Known) -> None:
+        """Go on with what another process knew."""
+        self.people, self.searches = known.people, known.searches
+        self.exits = LearnedExits(known.exits)
+        self._time_s = known.time_s
+        self._known = known
+
+    @property
+    def known(self) -> Known:
+        """Who is known after the last frame."""
+        if self._known is None:
+            self._known = Known(self._time_s, self.people, self.searches, self.exits.places)
+        return self._known
+
+    @property
+    def places(self) -> Boxes:
+        """Where people vanished, (N, 4) in frame pixels."""
+        return boxes_of([_person(search) for search in self.searches])
+
+    def begin(self, frame: Observation) -> None:
+        """Open a frame: end the searches whose time is over, and forget everybody where the clock went
+        back, the camera was away for long, or its pictures have another size.
+        """
+        passed_s = frame.time_s - self._time_s
+        lost = not frame.continuous and LONG_LOSS_S < passed_s < math.inf
+        if passed_s < 0 or lost or frame.frame_size != self._frame_size:
+            self.forget()
+            passed_s = math.inf
+        self._frame, self._frame_size = frame, frame.frame_size
+        self._first = math.isinf(passed_s)
+        self._passed_s = 0.0 if self._first else passed_s
+        self._sought = []
+        self._expire()
+
+    def _expire(self) -> None:
+        limit_s = self._frame.settings.vanish_s
+        going = [one for one in self.searches if limit_s and self._frame.time_s - one.person.since_s < limit_s]
+        for over in self.searches:
+            if over not in going and limit_s:
+                self.exits.note(*self._normalized(_person(over)), appeared=False)
+        self.searches = tuple(going)
+
+    def admit(self, found: Detections) -> Detections:
+        """Return `found` without faint boxes, but for those of people who are known or looked for: they are `kept`."""
+        frame = self._frame
+        if all(one.confidence >= frame.confidence for one in found):
+            return found
+        known = [*self.people, *(_person(search) for search in self.searches)]
+        return admitted(found, boxes_of(known), frame.confidence, frame.class_id)
+
+    def sought(self, found: Detections, bounds: Boxes, *, full: bool) -> list[tuple[KnownPerson, int]]:
+        """Return whom to look for at once, and how many streaks of looks there were: who is missing in `found` of a
+        `full` look inside `bounds` (4,), and whose search has come to its next streak.
+        """
+        if self._frame.settings.vanish_s is None:
+            return []
+        missing = self._assess(self._persons(found), bounds, full=True).missing if full else []
+        due = [search for search in self.searches if self._frame.time_s >= search.next_s - 1e-6]
+        self._sought = [search.person for search in due]
+        return [*((person, 0) for person in missing), *((_person(search), search.streaks) for search in due)]
+
+    def found_among(self, person: KnownPerson, found: Detections, present: Detections) -> Detection | None:
+        """Return which box of a look around the last place of `person` is that person, the surest; None when none is.
+        Those of who is `present` anyway are not.
+        """
+        frame = self._frame
+        theirs = [one for one in found if one.class_id == frame.class_id]
+        others = corners(present)
+        free = [one for one in theirs if not likeness(others, corners((one,)), 0.2).any()]
+        near = likeness(boxes_of((person,)), corners(tuple(free)), SOUGHT_WITHIN)
+        best = max((one for one, like in zip(free, near[0], strict=True) if like), key=_confidence, default=None)
+        if best is None or best.confidence >= frame.confidence:
+            return best
+        return replace(best, kept=True)
+
+    def conclude(self, answer: Detections, bounds: Boxes, plan: Plan, turns: Mapping[Detection, Turn]) -> None:
+        """Take the frame's answer: who is where now, and who is looked for. `plan` is where it comes from, and `turns`
+        says whom another look, turned, has found.
+        """
+        persons = self._persons(answer)
+        fate = self._assess(persons, bounds, full=plan.full)
+        before = {there: self.people[who] for who, there in fate.pairs.items()}
+        now = []
+        for place, person in enumerate(persons):
+            known = before.get(place)
+            as_before = known.turn if known and plan.kind in {"held", "turned_640"} else 0
+            turn = turns.get(person, as_before)
+            one = _measured(seen(known, person, self._passed_s, looked=plan.kind != "held", turn=turn), bounds)
+            now.append(self._welcome(one, bounds) if known is None else one)
+        for lost in fate.missing:
+            self._look_for(lost)
+        self.people = tuple(self._recognize(one) for one in (*now, *fate.hidden, *fate.unseen))
+        self._advance()
+        self._time_s = self._frame.time_s
+        self._known = None
+
+    def pay(self, cost: float, *, again: bool) -> None:
+        """Take the cost of a look; one that sees somebody `again` as the last one did is no search."""
+        self.looks += 1
+        if not again:
+            self.budget.pay(self._frame.time_s, cost)
+
+    def affords(self, cost: float, interval_s: float, full_cost: float) -> bool:
+        """Tell whether a look of that cost may be made."""
+        return self.budget.allows(self._frame.time_s, cost, interval_s, full_cost)
+
+    def _persons(self, found: Detections) -> Detections:
+        return tuple(one for one in found if one.class_id == self._frame.class_id)
+
+    def _assess(self, persons: Detections, bounds: Boxes, *, full: bool) -> _Assessment:
+        """Return what becomes of everybody known when `persons` are the answer."""
+        boxes = corners(persons)
+        pairs = followed(self.people, boxes, self._passed_s)
+        rest = [who for who in range(len(self.people)) if who not in pairs]
+        free = [place for place in range(len(persons)) if place not in pairs.values()]
+        near = likeness(boxes_of([self.people[who] for who in rest]), boxes[free], SOUGHT_WITHIN)
+        pairs |= {rest[who]: free[place] for who, place in pair_up(near, 1e-9)}
+        fate = _Assessment(pairs, [], [], [])
+        for who in rest:
+            person = self.people[who]
+            if who not in pairs and sure(person):
+                self._judge(person, persons, pairs, bounds, fate, full=full)
+        return fate
+
+    def _judge(
+        self,
+        person: KnownPerson,
+        persons: Detections,
+        pairs: Mapping[int, int],
+        bounds: Boxes,
+        fate: _Assessment,
+        *,
+        full: bool,
+    ) -> None:
+        """Put somebody who is not in an answer where they belong."""
+        over = person.hidden_by
+        if over is not None and over in pairs:
+            person = carried(person, self.people[over], persons[pairs[over]])
+        by = hidden(person, corners(persons))
+        if by is not None:
+            fate.hidden.append(replace(person, hidden_by=by))
+        elif not full:
+            fate.unseen.append(person)
+        elif not self._left(person, bounds):
+            fate.missing.append(replace(person, hidden_by=None))
+
+    def _left(self, person: KnownPerson, bounds: Boxes) -> bool:
+        exits = self._frame.settings.exits
+        if leaving(person, bounds, self._passed_s) or in_exit(person, exits, self._frame_size):
+            return True
+        return not exits and self.exits.has(*self._normalized(person))
+
+    def _look_for(self, person: KnownPerson) -> None:
+        if self._frame.settings.vanish_s is None:
+            return
+        gone = VanishedPerson(person.x, person.y, person.width, person.height, max(self._time_s, 0.0))
+        self.vanished += 1
+        self._sought.append(gone)
+        self.searches = (*self.searches, Search(gone, 0, self._frame.time_s))[-MOST_SEARCHES:]
+
+    def _advance(self) -> None:
+        """Set when those who were looked for in this frame, and not found, are looked for again."""
+        self.searches = tuple(
+            _advanced(search, self._frame.time_s) if search.person in self._sought else search
+            for search in self.searches
+        )
+
+    def _welcome(self, newcomer: KnownPerson, bounds: Boxes) -> KnownPerson:
+        """Return somebody new; who is at the place of somebody vanished is them."""
+        near = likeness(self.places, boxes_of((newcomer,)), SOUGHT_WITHIN)[:, 0]
+        if near.any():
+            self._find(self.searches[int(near.argmax())])
+            return replace(newcomer, answers=SURE_ANSWERS, looks=SURE_LOOKS)
+        exits = self._frame.settings.exits
+        inside = not self._first and not at_edge(newcomer, bounds)
+        return replace(newcomer, inside=inside and not in_exit(newcomer, exits, self._frame_size))
+
+    def _recognize(self, person: KnownPerson) -> KnownPerson:
+        """Note of somebody who appeared inside the picture, once that is sure, who it is: the nearest who vanished, or
+        somebody who came in there.
+        """
+        if not (person.inside and sure(person)):
+            return person
+        length = max(person.width, person.height)
+        reach = [
+            (math.hypot(one.person.x - person.x, one.person.y - person.y) / length, one)
+            for one in self.searches
+            if one.person not in self._sought
+        ]
+        possible = [
+            (apart, one)
+            for apart, one in reach
+            if apart <= SOUGHT_WITHIN + WANDERING * (self._frame.time_s - one.person.since_s)
+        ]
+        if possible:
+            self._find(min(possible, key=lambda pair: pair[0])[1])
+        else:
+            self.exits.note(*self._normalized(person), appeared=True)
+        return replace(person, inside=False)
+
+    def _find(self, search: Search) -> None:
+        self.found_again += 1
+        self.searches = tuple(one for one in self.searches if one is not search)
+
+    def _normalized(self, person: KnownPerson) -> tuple[float, float]:
+        width, height = self._frame_size
+        return (person.x + person.width / 2) / width, (person.y + person.height / 2) / height
+
+
+def search_crop(person: KnownPerson, frame_size: tuple[int, int], turn: Turn, bodies: float) -> Crop:
+    """Return where to look for somebody: a square of so many body heights around the last box, as far as the frame has
+    it, and a quarter of the frame's longer side at least.
+    """
+    width, height = frame_size
+    side = max(bodies * max(person.width, person.height), max(frame_size) / 4)
+    across, down = min(width, round(side)), min(height, round(side))
+    x = min(max(0, round(person.x + (person.width - across) / 2)), width - across)
+    y = min(max(0, round(person.y + (person.height - down) / 2)), height - down)
+    return Crop(x, y, across, down, 640, turn)
+
+
+def _measured(person: KnownPerson, bounds: Boxes) -> KnownPerson:
+    """Return somebody with how tall the box was when the lower edge began to cut it."""
+    uncut = (person.uncut or person.height) if cut_below(person, float(bounds[3])) else 0
+    return person if uncut == person.uncut else replace(person, uncut=uncut)
+
+
+def _advanced(search: Search, now_s: float) -> Search:
+    wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(max(search.streaks - 1, 0), 8))
+    return Search(search.person, search.streaks + 1, now_s + wait_s)
+
+
+def _person(search: Search) -> KnownPerson:
+    gone = search.person
+    return KnownPerson(gone.x, gone.y, gone.width, gone.height, SURE_ANSWERS, SURE_LOOKS)
+
+
+def _confidence(one: Detection) -> float:
+    return one.confidence
