@@ -23,7 +23,9 @@ _EMPTY_EVERY = 6
 _PER_PERSON = 5
 _SURE = 0.88
 _MARGIN_PX = 20
-"""So far from the right and lower edge nothing of them is cut off; above the head the room ends."""
+"""So far from the right and lower edge nothing of them is cut off."""
+_TOP_PX = 3
+"""So far from the upper and left edge; above the heads the room ends."""
 _SLENDER = 1.9
 """Least height over width of somebody whose legs are not cut off."""
 _PAD_PX = 12
@@ -108,7 +110,7 @@ def _in_full_view(boxes: NDArray[np.float64], limits: NDArray[np.int64]) -> bool
     if len(boxes) != 1 or boxes[0, 4] < _SURE:
         return False
     near, far = boxes[0, :2], boxes[0, :2] + boxes[0, 2:4]
-    return bool((near >= 1).all() and (far <= limits).all() and boxes[0, 3] > _SLENDER * boxes[0, 2])
+    return bool((near >= _TOP_PX).all() and (far <= limits).all() and boxes[0, 3] > _SLENDER * boxes[0, 2])
 
 
 def cut_out(picture: Pixels, background: Pixels, box: NDArray[np.float64], person: int, frame: int) -> Cutout:
@@ -157,6 +159,8 @@ def _clean(apart: NDArray[np.float32]) -> Mask:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(1 - mask)
     small = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] < _HOLE_PX)
     mask[np.isin(labels, small)] = 1
+    # The rim has the wall's light in it.
+    mask = cv2.erode(mask, _disc(3))
     soft: Mask = cv2.GaussianBlur(mask * 255, (0, 0), 1.0).astype(np.uint8)
     return soft
 

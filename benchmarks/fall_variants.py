@@ -91,7 +91,7 @@ def variant(seed: int) -> Variant:
         fps=fps,
         person=int(random.integers(0, 2**16)),
         mirrored=bool(random.random() < 0.5),
-        scale=float(random.uniform(0.5, 0.9)),
+        scale=float(random.uniform(0.55, 0.9)),
         foot=(float(random.uniform(170, 620)), float(random.uniform(325, 392))),
         direction="right" if seed // len(_KINDS) % 2 else "left",
         entry=("left", "right", "in view")[int(random.integers(0, 3))],
