@@ -75,9 +75,7 @@ def load_room(testdata: Path) -> Room:
     chosen = choose(reference, (768, 432))
     wanted = {*empty, *chosen}
     pictures = {
-        number: picture.copy()
-        for number, _, picture in frames(testdata / "video" / f"{VIDEO}.mp4")
-        if number in wanted
+        number: picture.copy() for number, _, picture in frames(testdata / "video" / f"{VIDEO}.mp4") if number in wanted
     }
     background: Pixels = np.median([pictures[number] for number in empty], axis=0).astype(np.uint8)
     cutouts = [cut_out(pictures[at], background, reference[at][0, :4], who, at) for at, who in chosen.items()]
@@ -152,17 +150,15 @@ def _clean(apart: NDArray[np.float32]) -> Mask:
     """Return the largest piece of what differs, without specks and small holes, soft at the rim."""
     begins, surely = _DIFFERENT
     mask = (apart > (begins + surely) / 2).astype(np.uint8)
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(7))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disc(9))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    joined = cv2.morphologyEx(cv2.morphologyEx(mask, cv2.MORPH_OPEN, _disc(7)), cv2.MORPH_CLOSE, _disc(9))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
     mask = (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(1 - mask)
     small = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] < _HOLE_PX)
     mask[np.isin(labels, small)] = 1
     # The rim has the wall's light in it.
-    mask = cv2.erode(mask, _disc(3))
-    soft: Mask = cv2.GaussianBlur(mask * 255, (0, 0), 1.0).astype(np.uint8)
-    return soft
+    inner = np.asarray(cv2.erode(mask, _disc(3)), np.uint8)
+    return np.asarray(cv2.GaussianBlur(inner * 255, (0, 0), 1.0), np.uint8)
 
 
 def _disc(size: int) -> Mask:

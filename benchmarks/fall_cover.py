@@ -34,7 +34,7 @@ def furniture(
 ) -> Layer:
     """Return a chest that hides the variant's part of who lies at `lying`, x1, y1, x2, y2 in pixels from the feet."""
     width, height = frame_size
-    x1, y1, x2, y2 = np.array(lying) + (*foot, *foot)
+    x1, y1, x2, y2 = (value + place for value, place in zip(lying, (*foot, *foot), strict=True))
     at_left = (variant.part == "head") == (variant.direction == "left")
     hidden = variant.covered * (x2 - x1)
     left, right = (x1 - _MARGIN_PX, x1 + hidden) if at_left else (x2 - hidden, x2 + _MARGIN_PX)
@@ -78,7 +78,7 @@ class Sheet:
         self._covered = covered
 
     def at(self, share: float) -> NDArray[np.uint8]:
-        """Return it (H, W, 4), colours multiplied by the mask, the mask last, when it has come that share of its way."""
+        """Return it (H, W, 4), colours multiplied by the mask, the mask last, come that share of its way."""
         height = self._pixels.shape[0]
         reach = round(height * self._covered * share)
         piece = np.zeros_like(self._pixels)
@@ -97,7 +97,7 @@ def sheet(variant: Variant, body: Mask) -> Sheet:
     mask = cv2.GaussianBlur(mask, (0, 0), 1.0)
     colour = np.array(_CLOTHS[int(random.integers(0, len(_CLOTHS)))], np.float32)
     folds = cv2.GaussianBlur(random.standard_normal((height, width)).astype(np.float32), (0, 0), 5, None, 14)
-    folds /= np.abs(folds).max()
+    folds = folds / np.abs(folds).max()
     threads = random.standard_normal((height, width)).astype(np.float32)
     shade = 0.82 + 0.22 * folds + 0.02 * threads
     cloth = np.clip(colour * shade[:, :, None], 0, 255) * (mask[:, :, None] / 255.0)

@@ -2,11 +2,11 @@
 upright, and both turned. Runs in the main thread of a benchmark or a test, which owns the pair of sessions.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from orion.messages import Crop, Pixels, Turn
 from workers.boxes import Boxes, confidences, corners, overlaps
@@ -19,6 +19,10 @@ AROUND_HEIGHTS = 2.5
 _LEAST_SHARE = 1 / 3
 """A crop is at least this share of the frame's sides."""
 _TURNS: tuple[Turn, ...] = (90, -90)
+
+
+LOOKS = ("whole", "around", "turned_around", "turned_whole")
+"""The looks, as `Scores` has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,9 @@ def look(pair: SessionPair, frame: Pixels, upright: Boxes, truth: Boxes, heights
 
 
 def crop_around(box: Boxes, heights: float, frame_size: tuple[int, int]) -> Crop:
-    """Return the square crop for the 640 session around the centre of `box` (4,) corners, its side so many times the
-    box's longer side, at least a third of the frame's, moved into a frame of (width, height) and cut where it is larger.
+    """Return the square crop for the 640 session around the centre of `box` (4,) corners, its side so many times
+    the longer side of that, at least a third of the frame's, moved into a frame of (width, height), and cut where that
+    is smaller.
     """
     side = heights * max(box[2] - box[0], box[3] - box[1])
     places = []
@@ -68,13 +73,14 @@ def score_at(pair: SessionPair, frame: Pixels, crop: Crop, turn: Turn, truth: Bo
     return float(found[good].max(initial=0.0))
 
 
-def look_at(pair: SessionPair, frame: Pixels, crop: Crop, turn: Turn) -> tuple[Boxes, Sequence[float]]:
+def look_at(pair: SessionPair, frame: Pixels, crop: Crop, turn: Turn) -> tuple[Boxes, NDArray[np.float64]]:
     """Return the boxes (N, 4), corners in pixels of the frame, and confidences that are found in `crop`, turned."""
     if turn == 0:
         detections, _ = infer(pair, frame, crop)
         return corners(detections), confidences(detections)
     piece = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
-    turned = cv2.rotate(piece, cv2.ROTATE_90_CLOCKWISE if turn > 0 else cv2.ROTATE_90_COUNTERCLOCKWISE)
+    way = cv2.ROTATE_90_CLOCKWISE if turn > 0 else cv2.ROTATE_90_COUNTERCLOCKWISE
+    turned: Pixels = np.asarray(cv2.rotate(piece, way), np.uint8)
     detections, _ = infer(pair, turned, Crop(0, 0, crop.height, crop.width, crop.model))
     return turned_back(corners(detections), crop, turn), confidences(detections)
 

@@ -1,5 +1,5 @@
-"""How somebody moves who falls: where the feet stand and how the body is turned at every time of a made fall. Pure; runs
-in the main thread of a benchmark or a test.
+"""How somebody moves who falls: where the feet stand and how the body is turned at every time of a made fall. Pure;
+runs in the main thread of a benchmark or a test.
 """
 
 import math

@@ -99,13 +99,13 @@ def variant(seed: int) -> Variant:
         stand_s=float(random.uniform(3, 5)),
         fall_s=float(random.uniform(0.3, 1.5)),
         lying_s=float(random.uniform(132, 150) if minutes else random.uniform(8, longest)),
-        after=("stays", "stays", "rises", "leaves")[int(random.integers(0, 4))],  # type: ignore[arg-type]
+        after=("stays", "stays", "rises", "leaves")[int(random.integers(0, 4))],
         cover=cover,
         part=parts[int(random.integers(0, 3))],
         covered=float(random.uniform(0.35, 0.6)),
-        edge=("side", "side", "bottom")[int(random.integers(0, 3))] if at_edge else "none",  # type: ignore[arg-type]
+        edge=("side", "side", "bottom")[int(random.integers(0, 3))] if at_edge else "none",
         inside=float(random.uniform(0.4, 0.75)),
-        movement=("still", "small")[int(random.integers(0, 2))],  # type: ignore[arg-type]
+        movement=("still", "small")[int(random.integers(0, 2))],
         noise=float(random.choice((0.0, 2.0, 4.0, 7.0))),
-        light=("steady", "steady", "drift", "step")[int(random.integers(0, 4))],  # type: ignore[arg-type]
+        light=("steady", "steady", "drift", "step")[int(random.integers(0, 4))],
     )

@@ -55,7 +55,7 @@ def frames(room: Room, variant: Variant) -> Iterator[Shot]:
     for number in range(scene.script.count):
         time_s = number / variant.fps
         picture, mask = scene.draw(time_s)
-        lit = cv2.convertScaleAbs(picture, alpha=_gain(scene.script, time_s))
+        lit = np.asarray(cv2.convertScaleAbs(picture, alpha=_gain(scene.script, time_s)), np.uint8)
         pose = scene.script.pose(time_s)
         yield Shot(number, time_s, noise.added(lit), scene.truth(pose, mask))
 
@@ -114,14 +114,14 @@ class Scene:
         """Paint the body, its shadow and its sheet into a `part` (h, w, 3) of the frame; return what is visible."""
         size = (part.shape[1], part.shape[0])
         body = self._body.moved(pose.arm)
-        warped = cv2.warpAffine(body, matrix, size, flags=cv2.INTER_LINEAR)
-        mask: Mask = warped[:, :, 3]
+        warped = np.asarray(cv2.warpAffine(body, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
+        mask = warped[:, :, 3]
         dark = cv2.GaussianBlur(cv2.warpAffine(mask, _SHIFT, size), (0, 0), _SHADOW_BLUR)
         _blend(part, np.zeros_like(part), (dark * _SHADOW).astype(np.uint8))
         _blend(part, warped[:, :, :3], mask, premultiplied=True)
         if self._sheet is None or pose.sheet == 0:
             return mask
-        cloth = cv2.warpAffine(self._sheet.at(pose.sheet), matrix, size, flags=cv2.INTER_LINEAR)
+        cloth = np.asarray(cv2.warpAffine(self._sheet.at(pose.sheet), matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
         _blend(part, cloth[:, :, :3], cloth[:, :, 3], premultiplied=True)
         return cv2.multiply(mask, 255 - cloth[:, :, 3], scale=1 / 255).astype(np.uint8)
 
@@ -134,9 +134,9 @@ class _Body:
 
     def __init__(self, picture: Pixels, mask: Mask, foot: tuple[float, float], variant: Variant) -> None:
         size = (round(picture.shape[1] * variant.scale), round(picture.shape[0] * variant.scale))
-        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-        across = size[0] / mask.shape[1] * foot[0] * variant.scale
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+        mask = np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA), np.uint8)
+        across = foot[0] * variant.scale
         if variant.mirrored:
             picture, mask, across = picture[:, ::-1], mask[:, ::-1], size[0] - across
         # A rim of nothing, so that the warp is soft at the sides too.
@@ -150,7 +150,7 @@ class _Body:
     @property
     def reach(self) -> float:
         """How far from the feet the body goes to either side while it is upright, its tilt and shadow included."""
-        return max(self._foot[0], self.mask.shape[1] - self._foot[0]) + 2 * _PAD_PX
+        return float(max(self._foot[0], self.mask.shape[1] - self._foot[0]) + 2 * _PAD_PX)
 
     def lying(self, direction: str) -> tuple[float, float, float, float]:
         """Return where it lies, against its feet: x1, y1, x2, y2 in pixels."""
@@ -166,8 +166,9 @@ class _Body:
         x1, y1, x2, y2 = self.lying(variant.direction)
         x = min(max(variant.foot[0], _INSIDE_PX - x1), width - _INSIDE_PX - x2)
         y = min(variant.foot[1], height - _INSIDE_PX - y2)
+        inside = variant.inside * (x2 - x1)
         if variant.edge == "side":
-            x = width - x1 - variant.inside * (x2 - x1) if variant.direction == "right" else variant.inside * (x2 - x1) - x2
+            x = width - x1 - inside if variant.direction == "right" else inside - x2
         if variant.edge == "bottom":
             y = height - y1 - variant.inside * (y2 - y1)
         return x, y
@@ -203,7 +204,7 @@ def _blend(part: Pixels, colours: Pixels, mask: Mask, *, premultiplied: bool = F
     rest = cv2.merge([255 - mask] * 3)
     cv2.multiply(part, rest, dst=part, scale=1 / 255)
     if not premultiplied:
-        colours = cv2.multiply(colours, cv2.merge([mask] * 3), scale=1 / 255).astype(np.uint8)
+        colours = np.asarray(cv2.multiply(colours, cv2.merge([mask] * 3), scale=1 / 255), np.uint8)
     cv2.add(part, colours, dst=part)
 
 
