@@ -1,0 +1,96 @@
+"""Which looks at a frame find somebody whose place is known: the whole frame, a crop around where they last stood
+upright, and both turned. Runs in the main thread of a benchmark or a test, which owns the pair of sessions.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from orion.messages import Crop, Pixels, Turn
+from workers.boxes import Boxes, confidences, corners, overlaps
+from workers.pair import SessionPair
+from workers.pipeline import infer, whole_frame
+
+SAME_IOU = 0.3
+"""Overlap with the truth from which a box is that of the person."""
+AROUND_HEIGHTS = 2.5
+_LEAST_SHARE = 1 / 3
+"""A crop is at least this share of the frame's sides."""
+_TURNS: tuple[Turn, ...] = (90, -90)
+
+
+LOOKS = ("whole", "around", "turned_around", "turned_whole")
+"""The looks, as `Scores` has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The best confidence of a box that overlaps the truth, of each look; 0 where there is none."""
+
+    whole: float
+    around: float
+    turned_around: float
+    turned_whole: float
+
+    @property
+    def best(self) -> float:
+        """The best of all looks."""
+        return max(self.whole, self.around, self.turned_around, self.turned_whole)
+
+
+def look(pair: SessionPair, frame: Pixels, upright: Boxes, truth: Boxes, heights: float = AROUND_HEIGHTS) -> Scores:
+    """Return what each look finds of who is at `truth` (4,) and last stood upright at `upright` (4,), corners."""
+    around = crop_around(upright, heights, (frame.shape[1], frame.shape[0]))
+    whole = whole_frame(frame)
+    return Scores(
+        whole=score_at(pair, frame, whole, 0, truth),
+        around=score_at(pair, frame, around, 0, truth),
+        turned_around=max(score_at(pair, frame, around, turn, truth) for turn in _TURNS),
+        turned_whole=max(score_at(pair, frame, whole, turn, truth) for turn in _TURNS),
+    )
+
+
+def crop_around(box: Boxes, heights: float, frame_size: tuple[int, int]) -> Crop:
+    """Return the square crop for the 640 session around the centre of `box` (4,) corners, its side so many times
+    the longer side of that, at least a third of the frame's, moved into a frame of (width, height), and cut where that
+    is smaller.
+    """
+    side = heights * max(box[2] - box[0], box[3] - box[1])
+    places = []
+    for low, high, length in zip(box[:2], box[2:], frame_size, strict=True):
+        size = round(min(max(side, _LEAST_SHARE * length), length))
+        places.append((round(min(max((low + high - size) / 2, 0), length - size)), size))
+    (x, width), (y, height) = places
+    return Crop(x, y, width, height, 640)
+
+
+def score_at(pair: SessionPair, frame: Pixels, crop: Crop, turn: Turn, truth: Boxes) -> float:
+    """Return the best confidence of what is found in `crop`, turned by `turn` degrees, and overlaps `truth` (4,)."""
+    boxes, found = look_at(pair, frame, crop, turn)
+    good = overlaps(boxes, truth[None])[:, 0] >= SAME_IOU
+    return float(found[good].max(initial=0.0))
+
+
+def look_at(pair: SessionPair, frame: Pixels, crop: Crop, turn: Turn) -> tuple[Boxes, NDArray[np.float64]]:
+    """Return the boxes (N, 4), corners in pixels of the frame, and confidences that are found in `crop`, turned."""
+    if turn == 0:
+        detections, _ = infer(pair, frame, crop)
+        return corners(detections), confidences(detections)
+    piece = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+    way = cv2.ROTATE_90_CLOCKWISE if turn > 0 else cv2.ROTATE_90_COUNTERCLOCKWISE
+    turned: Pixels = np.asarray(cv2.rotate(piece, way), np.uint8)
+    detections, _ = infer(pair, turned, Crop(0, 0, crop.height, crop.width, crop.model))
+    return turned_back(corners(detections), crop, turn), confidences(detections)
+
+
+def turned_back(boxes: Boxes, crop: Crop, turn: Turn) -> Boxes:
+    """Return `boxes` (N, 4), corners in pixels of the crop after it was turned, in pixels of the frame."""
+    x1, y1, x2, y2 = boxes.T
+    if turn > 0:
+        x1, y1, x2, y2 = y1, crop.height - x2, y2, crop.height - x1
+    elif turn < 0:
+        x1, y1, x2, y2 = crop.width - y2, x1, crop.width - y1, x2
+    back: Boxes = np.stack([x1 + crop.x, y1 + crop.y, x2 + crop.x, y2 + crop.y], axis=1)
+    return back
