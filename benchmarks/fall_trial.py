@@ -2,7 +2,7 @@
 that might find who lies. Runs in the main thread of the benchmark or of one of its processes, which owns the sessions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,8 +82,12 @@ class _Notes:
     """The last box (4,) in which they stood before the fall."""
 
 
-def try_variant(detector: PersonDetector, pair: SessionPair, room: Room, variant: Variant, *, off: bool) -> Trial:
-    """Play `variant` through `detector`, with attention on and, with `off`, off, and look at it with `pair`."""
+def try_variant(
+    detector: PersonDetector, pair: SessionPair, room: Room, variant: Variant, heights: Sequence[float], *, off: bool
+) -> Trial:
+    """Play `variant` through `detector`, with attention on and, with `off`, off, and look at it with `pair`, in crops
+    of so many `heights`.
+    """
     notes, stream_id = _Notes(), f"fall {variant.seed}"
     looks_due, off_due = _every(_LOOK_EVERY_S), _every(_OFF_EVERY_S)
     for shot, outcome in play(detector, frames(room, variant), stream_id, AttentionSettings()):
@@ -94,7 +98,9 @@ def try_variant(detector: PersonDetector, pair: SessionPair, room: Room, variant
             whole = detector.process(shot.picture, request)
             notes.off.append(answer(shot, whole))
             notes.effort_off += effort(whole, detector.info.cost_ratio)
-        _look(notes, pair, shot, looks_due)
+        if looks_due(shot.time_s):
+            _look(notes, pair, shot, heights)
+        _remember(notes, shot)
     for name in (stream_id, f"{stream_id} off"):
         detector.forget(name)
     return _conclude(variant, notes)
@@ -109,18 +115,21 @@ def effort(outcome: Outcome, ratio: float) -> Effort:
     return Effort(1, outcome.inference_ms, sum(ratio if size == 640 else 1.0 for size in sizes))
 
 
-def _look(notes: _Notes, pair: SessionPair, shot: Shot, due: Callable[[float], bool]) -> None:
-    truth = shot.truth
+def _remember(notes: _Notes, shot: Shot) -> None:
+    """Note where they stood last before they fell."""
+    if shot.truth.phase == "up" and shot.truth.box is not None and not notes.looks:
+        notes.standing = np.array(shot.truth.box, np.float64)
+
+
+def _look(notes: _Notes, pair: SessionPair, shot: Shot, heights: Sequence[float]) -> None:
+    truth, picture = shot.truth, shot.picture
     if truth.box is None:
         return
     box = np.array(truth.box, np.float64)
-    fell = any(one.truth.phase == "falling" for one in notes.on[-1:]) or bool(notes.looks)
-    if truth.phase == "up" and not fell:
-        notes.standing = box
-        if truth.visible >= THERE and due(shot.time_s):
-            notes.upright.append(score_at(pair, shot.picture, whole_frame(shot.picture), 0, box))
-    if truth.phase == "lying" and notes.standing is not None and due(shot.time_s):
-        notes.looks.append((shot.time_s, look(pair, shot.picture, notes.standing, box)))
+    if truth.phase == "up" and truth.visible >= THERE and not notes.looks:
+        notes.upright.append(score_at(pair, picture, whole_frame(picture), 0, box))
+    if truth.phase == "lying" and notes.standing is not None:
+        notes.looks.append((shot.time_s, look(pair, picture, notes.standing, box, heights)))
 
 
 def _conclude(variant: Variant, notes: _Notes) -> Trial:
