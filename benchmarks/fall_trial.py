@@ -24,7 +24,11 @@ SURE = 0.5
 """Confidence from which somebody appears."""
 _LOOK_EVERY_S = 1.0
 _OFF_EVERY_S = 0.2
-_VANISH_S = AttentionSettings().vanish_s or 0.0
+COST_RATIO = 4.0
+"""A 640 inference over a 320 one, given to the planner so that every machine decides alike."""
+_ON = AttentionSettings(cost_ratio=COST_RATIO)
+_OFF = AttentionSettings(mode="off")
+_VANISH_S = _ON.vanish_s or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +94,13 @@ def try_variant(
     """
     notes, stream_id = _Notes(), f"fall {variant.seed}"
     looks_due, off_due = _every(_LOOK_EVERY_S), _every(_OFF_EVERY_S)
-    for shot, outcome in play(detector, frames(room, variant), stream_id, AttentionSettings()):
+    for shot, outcome in play(detector, frames(room, variant), stream_id, _ON):
         notes.on.append(answer(shot, outcome))
-        notes.effort_on += effort(outcome, detector.info.cost_ratio)
+        notes.effort_on += effort(outcome)
         if off and off_due(shot.time_s):
-            request = DetectRequest(f"{stream_id} off", shot.time_s, settings=AttentionSettings(mode="off"))
-            whole = detector.process(shot.picture, request)
+            whole = detector.process(shot.picture, DetectRequest(f"{stream_id} off", shot.time_s, settings=_OFF))
             notes.off.append(answer(shot, whole))
-            notes.effort_off += effort(whole, detector.info.cost_ratio)
+            notes.effort_off += effort(whole)
         if looks_due(shot.time_s):
             _look(notes, pair, shot, heights)
         _remember(notes, shot)
@@ -106,13 +109,13 @@ def try_variant(
     return _conclude(variant, notes)
 
 
-def effort(outcome: Outcome, ratio: float) -> Effort:
-    """Return what one result took, a 640 counting as `ratio` of a 320."""
+def effort(outcome: Outcome) -> Effort:
+    """Return what one result took, a 640 counting as `COST_RATIO` of a 320."""
     processing = outcome.roi_processing
     sizes = [crop.model for crop in processing.crops] if processing is not None else []
     if not sizes and outcome.inference != "held":
         sizes = [640]
-    return Effort(1, outcome.inference_ms, sum(ratio if size == 640 else 1.0 for size in sizes))
+    return Effort(1, outcome.inference_ms, sum(COST_RATIO if size == 640 else 1.0 for size in sizes))
 
 
 def _remember(notes: _Notes, shot: Shot) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.cutouts import load_room
 from benchmarks.fall_judge import SOON_S, Verdict
 from benchmarks.fall_looks import AROUND_HEIGHTS, LOOKS, SAME_IOU
-from benchmarks.fall_trial import KEEP, SURE, Effort, Trial, try_variant
+from benchmarks.fall_trial import COST_RATIO, KEEP, SURE, Effort, Trial, try_variant
 from benchmarks.fall_variants import COUNT, variant
 from benchmarks.inputs import default_pair, testdata
 from benchmarks.report import Bar, Report, Row, describe_model, publish
@@ -204,6 +204,7 @@ def _settings(arguments: argparse.Namespace, trials: Sequence[Trial]) -> Row:
         "confidence": SURE,
         "confidence_keep": KEEP,
         "same_iou": SAME_IOU,
+        "cost_ratio": COST_RATIO,
         "around_heights": arguments.heights,
     }
 

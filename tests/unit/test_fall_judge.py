@@ -6,9 +6,11 @@ import pytest
 
 from benchmarks.fall_judge import Answer, answer, judge, reported_soon
 from benchmarks.fall_looks import crop_around, turned_back
-from benchmarks.fall_trial import effort
+from benchmarks.fall_trial import COST_RATIO, effort
+from benchmarks.fall_variants import variant
 from benchmarks.made_falls import Shot, Truth
 from orion.messages import Crop, Detection, Known, Outcome, RoiProcessing, Search, Turn, VanishedPerson
+from tests.falls import assert_nobody_is_lost
 
 BOX = (100, 100, 200, 150)
 UP, FALLING, LYING, RISING = (Truth(phase, BOX, 1.0) for phase in ("up", "falling", "lying", "rising"))
@@ -111,6 +113,19 @@ def test_both_at_once_is_counted() -> None:
     assert judge(answers((UP, "f"), (LYING, "bbf")), 120).both == 2
 
 
+def test_tests_fail_where_somebody_is_lost() -> None:
+    made = variant(0)
+    found, missed, lost = (answers((UP, "ff"), (LYING, said)) for said in ("f" * 20, "f" + "v" * 19, "f" + "-" * 19))
+    assert_nobody_is_lost(made, judge(found, 120))
+    assert_nobody_is_lost(made, judge(missed, 120))
+    with pytest.raises(AssertionError, match=r"seed=0, .*said nobody for 1\.8"):
+        assert_nobody_is_lost(made, judge(lost, 120))
+    with pytest.raises(AssertionError, match="1 results with neither"):
+        assert_nobody_is_lost(made, judge(answers((UP, "f"), (LYING, "f-f")), 120))
+    with pytest.raises(AssertionError, match="1 results missed somebody who had left"):
+        assert_nobody_is_lost(made, judge(answers((UP, "f"), (LYING, "f"), (GONE, "v")), 120))
+
+
 def test_soon_is_within_a_second() -> None:
     played = answers((LYING, "-" * 10 + "f" + "-" * 9))
     assert reported_soon(played, 0.0)
@@ -121,10 +136,10 @@ def test_soon_is_within_a_second() -> None:
 
 def test_what_a_result_took_is_counted_by_its_crops() -> None:
     small, large = Crop(0, 0, 320, 320, 320), Crop(0, 0, 640, 432, 640)
-    assert effort(outcome(crops=(small, large)), 4.5).units == 5.5
-    assert effort(outcome(), 4.5).units == 4.5
-    total = effort(outcome(crops=(small,)), 4.5) + effort(outcome(), 4.5)
-    assert (total.results, total.inference_ms, total.units) == (2, 25.0, 5.5)
+    assert effort(outcome(crops=(small, large))).units == COST_RATIO + 1
+    assert effort(outcome()).units == COST_RATIO
+    total = effort(outcome(crops=(small,))) + effort(outcome())
+    assert (total.results, total.inference_ms, total.units) == (2, 25.0, COST_RATIO + 1)
 
 
 @pytest.mark.parametrize("turn", [-90, 0, 90])
