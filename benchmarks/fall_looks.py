@@ -2,6 +2,7 @@
 upright, and both turned. Runs in the main thread of a benchmark or a test, which owns the pair of sessions.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +16,8 @@ from workers.pipeline import infer, whole_frame
 
 SAME_IOU = 0.3
 """Overlap with the truth from which a box is that of the person."""
-AROUND_HEIGHTS = 2.5
+AROUND_HEIGHTS = (1.5,)
+"""Sides of the crops, in heights of who stood. 1.5 alone finds most; turned, 1.5 and 2.5 find nearly all."""
 _LEAST_SHARE = 1 / 3
 """A crop is at least this share of the frame's sides."""
 _TURNS: tuple[Turn, ...] = (90, -90)
@@ -40,14 +42,16 @@ class Scores:
         return max(self.whole, self.around, self.turned_around, self.turned_whole)
 
 
-def look(pair: SessionPair, frame: Pixels, upright: Boxes, truth: Boxes, heights: float = AROUND_HEIGHTS) -> Scores:
-    """Return what each look finds of who is at `truth` (4,) and last stood upright at `upright` (4,), corners."""
-    around = crop_around(upright, heights, (frame.shape[1], frame.shape[0]))
+def look(pair: SessionPair, frame: Pixels, upright: Boxes, truth: Boxes, heights: Sequence[float]) -> Scores:
+    """Return what each look finds of who is at `truth` (4,) and last stood upright at `upright` (4,), corners; around
+    them in crops of so many `heights`, of which the best counts.
+    """
+    crops = [crop_around(upright, height, (frame.shape[1], frame.shape[0])) for height in heights]
     whole = whole_frame(frame)
     return Scores(
         whole=score_at(pair, frame, whole, 0, truth),
-        around=score_at(pair, frame, around, 0, truth),
-        turned_around=max(score_at(pair, frame, around, turn, truth) for turn in _TURNS),
+        around=max(score_at(pair, frame, crop, 0, truth) for crop in crops),
+        turned_around=max(score_at(pair, frame, crop, turn, truth) for crop in crops for turn in _TURNS),
         turned_whole=max(score_at(pair, frame, whole, turn, truth) for turn in _TURNS),
     )
 

@@ -2,7 +2,7 @@
 that might find who lies. Runs in the main thread of the benchmark or of one of its processes, which owns the sessions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,11 @@ SURE = 0.5
 """Confidence from which somebody appears."""
 _LOOK_EVERY_S = 1.0
 _OFF_EVERY_S = 0.2
-_VANISH_S = AttentionSettings().vanish_s or 0.0
+COST_RATIO = 4.0
+"""A 640 inference over a 320 one, given to the planner so that every machine decides alike."""
+_ON = AttentionSettings(cost_ratio=COST_RATIO)
+_OFF = AttentionSettings(mode="off")
+_VANISH_S = _ON.vanish_s or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,45 +86,53 @@ class _Notes:
     """The last box (4,) in which they stood before the fall."""
 
 
-def try_variant(detector: PersonDetector, pair: SessionPair, room: Room, variant: Variant, *, off: bool) -> Trial:
-    """Play `variant` through `detector`, with attention on and, with `off`, off, and look at it with `pair`."""
+def try_variant(
+    detector: PersonDetector, pair: SessionPair, room: Room, variant: Variant, heights: Sequence[float], *, off: bool
+) -> Trial:
+    """Play `variant` through `detector`, with attention on and, with `off`, off, and look at it with `pair`, in crops
+    of so many `heights`.
+    """
     notes, stream_id = _Notes(), f"fall {variant.seed}"
     looks_due, off_due = _every(_LOOK_EVERY_S), _every(_OFF_EVERY_S)
-    for shot, outcome in play(detector, frames(room, variant), stream_id, AttentionSettings()):
+    for shot, outcome in play(detector, frames(room, variant), stream_id, _ON):
         notes.on.append(answer(shot, outcome))
-        notes.effort_on += effort(outcome, detector.info.cost_ratio)
+        notes.effort_on += effort(outcome)
         if off and off_due(shot.time_s):
-            request = DetectRequest(f"{stream_id} off", shot.time_s, settings=AttentionSettings(mode="off"))
-            whole = detector.process(shot.picture, request)
+            whole = detector.process(shot.picture, DetectRequest(f"{stream_id} off", shot.time_s, settings=_OFF))
             notes.off.append(answer(shot, whole))
-            notes.effort_off += effort(whole, detector.info.cost_ratio)
-        _look(notes, pair, shot, looks_due)
+            notes.effort_off += effort(whole)
+        if looks_due(shot.time_s):
+            _look(notes, pair, shot, heights)
+        _remember(notes, shot)
     for name in (stream_id, f"{stream_id} off"):
         detector.forget(name)
     return _conclude(variant, notes)
 
 
-def effort(outcome: Outcome, ratio: float) -> Effort:
-    """Return what one result took, a 640 counting as `ratio` of a 320."""
+def effort(outcome: Outcome) -> Effort:
+    """Return what one result took, a 640 counting as `COST_RATIO` of a 320."""
     processing = outcome.roi_processing
     sizes = [crop.model for crop in processing.crops] if processing is not None else []
     if not sizes and outcome.inference != "held":
         sizes = [640]
-    return Effort(1, outcome.inference_ms, sum(ratio if size == 640 else 1.0 for size in sizes))
+    return Effort(1, outcome.inference_ms, sum(COST_RATIO if size == 640 else 1.0 for size in sizes))
 
 
-def _look(notes: _Notes, pair: SessionPair, shot: Shot, due: Callable[[float], bool]) -> None:
-    truth = shot.truth
+def _remember(notes: _Notes, shot: Shot) -> None:
+    """Note where they stood last before they fell."""
+    if shot.truth.phase == "up" and shot.truth.box is not None and not notes.looks:
+        notes.standing = np.array(shot.truth.box, np.float64)
+
+
+def _look(notes: _Notes, pair: SessionPair, shot: Shot, heights: Sequence[float]) -> None:
+    truth, picture = shot.truth, shot.picture
     if truth.box is None:
         return
     box = np.array(truth.box, np.float64)
-    fell = any(one.truth.phase == "falling" for one in notes.on[-1:]) or bool(notes.looks)
-    if truth.phase == "up" and not fell:
-        notes.standing = box
-        if truth.visible >= THERE and due(shot.time_s):
-            notes.upright.append(score_at(pair, shot.picture, whole_frame(shot.picture), 0, box))
-    if truth.phase == "lying" and notes.standing is not None and due(shot.time_s):
-        notes.looks.append((shot.time_s, look(pair, shot.picture, notes.standing, box)))
+    if truth.phase == "up" and truth.visible >= THERE and not notes.looks:
+        notes.upright.append(score_at(pair, picture, whole_frame(picture), 0, box))
+    if truth.phase == "lying" and notes.standing is not None:
+        notes.looks.append((shot.time_s, look(pair, picture, notes.standing, box, heights)))
 
 
 def _conclude(variant: Variant, notes: _Notes) -> Trial:

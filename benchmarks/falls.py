@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.cutouts import load_room
 from benchmarks.fall_judge import SOON_S, Verdict
 from benchmarks.fall_looks import AROUND_HEIGHTS, LOOKS, SAME_IOU
-from benchmarks.fall_trial import KEEP, SURE, Effort, Trial, try_variant
+from benchmarks.fall_trial import COST_RATIO, KEEP, SURE, Effort, Trial, try_variant
 from benchmarks.fall_variants import COUNT, variant
 from benchmarks.inputs import default_pair, testdata
 from benchmarks.report import Bar, Report, Row, describe_model, publish
@@ -41,9 +41,9 @@ _GROUPS: tuple[tuple[str, Callable[[Trial], str]], ...] = (
 )
 
 
-def measure(seeds: Sequence[int], jobs: int, *, off: bool, threads: int) -> Iterator[Trial]:
+def measure(seeds: Sequence[int], jobs: int, *, heights: Sequence[float], off: bool, threads: int) -> Iterator[Trial]:
     """Yield the trial of every seed, in their order."""
-    one = partial(_try_seed, off=off, threads=threads)
+    one = partial(_try_seed, heights=heights, off=off, threads=threads)
     if jobs == 1:
         yield from map(one, seeds)
         return
@@ -51,12 +51,12 @@ def measure(seeds: Sequence[int], jobs: int, *, off: bool, threads: int) -> Iter
         yield from pool.map(one, seeds)
 
 
-def _try_seed(seed: int, *, off: bool, threads: int) -> Trial:
+def _try_seed(seed: int, *, heights: Sequence[float], off: bool, threads: int) -> Trial:
     folder = testdata()
     if folder is None:
         raise FileNotFoundError("the test data is gone")
     detector, pair = _sessions(threads)
-    return try_variant(detector, pair, load_room(folder), variant(seed), off=off)
+    return try_variant(detector, pair, load_room(folder), variant(seed), heights, off=off)
 
 
 @cache
@@ -188,7 +188,8 @@ def main() -> None:
         os.environ.setdefault("COLUMNS", "150")
     seeds = arguments.only or range(arguments.seed_from, arguments.seed_from + arguments.variants)
     trials = []
-    for trial in measure(seeds, arguments.jobs, off=arguments.off, threads=arguments.threads):
+    options = {"heights": arguments.heights, "off": arguments.off, "threads": arguments.threads}
+    for trial in measure(seeds, arguments.jobs, **options):
         trials.append(trial)
         print(f"{len(trials)} of {len(seeds)} variants", end="\r", file=sys.stderr, flush=True)
     details = [row_of(trial) for trial in trials] if arguments.table else []
@@ -203,7 +204,8 @@ def _settings(arguments: argparse.Namespace, trials: Sequence[Trial]) -> Row:
         "confidence": SURE,
         "confidence_keep": KEEP,
         "same_iou": SAME_IOU,
-        "around_heights": AROUND_HEIGHTS,
+        "cost_ratio": COST_RATIO,
+        "around_heights": arguments.heights,
     }
 
 
@@ -220,6 +222,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=int, nargs="+", metavar="SEED", help="these and no others")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes (default 1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of each session (default 1)")
+    parser.add_argument(
+        "--heights", type=float, nargs="+", default=AROUND_HEIGHTS, metavar="H", help="sides of the looks' crops"
+    )
     parser.add_argument("--off", action="store_true", help="also with attention off, five frames a second")
     parser.add_argument("--table", action="store_true", help="also a row for every variant")
     arguments = parser.parse_args()

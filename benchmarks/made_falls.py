@@ -17,7 +17,8 @@ from benchmarks.fall_motion import Pose, Script, write_script
 from benchmarks.fall_variants import Phase, Variant
 from orion.messages import Pixels
 
-_SHADOW, _SHADOW_BLUR, _SHADOW_SHIFT = 0.3, 5.0, (3.0, 4.0)
+_SHADOW, _SHADOW_BLUR = 0.3, 5.0
+_SHADOW_SHIFT = np.array([[1.0, 0.0, 3.0], [0.0, 1.0, 4.0]])
 _PAD_PX = 14
 """So far around the body its shadow reaches."""
 _INSIDE_PX = 4
@@ -116,7 +117,7 @@ class Scene:
         body = self._body.moved(pose.arm)
         warped = np.asarray(cv2.warpAffine(body, matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
         mask = warped[:, :, 3]
-        dark = cv2.GaussianBlur(cv2.warpAffine(mask, _SHIFT, size), (0, 0), _SHADOW_BLUR)
+        dark = cv2.GaussianBlur(cv2.warpAffine(mask, _SHADOW_SHIFT, size), (0, 0), _SHADOW_BLUR)
         _blend(part, np.zeros_like(part), (dark * _SHADOW).astype(np.uint8))
         _blend(part, warped[:, :, :3], mask, premultiplied=True)
         if self._sheet is None or pose.sheet == 0:
@@ -124,9 +125,6 @@ class Scene:
         cloth = np.asarray(cv2.warpAffine(self._sheet.at(pose.sheet), matrix, size, flags=cv2.INTER_LINEAR), np.uint8)
         _blend(part, cloth[:, :, :3], cloth[:, :, 3], premultiplied=True)
         return cv2.multiply(mask, 255 - cloth[:, :, 3], scale=1 / 255).astype(np.uint8)
-
-
-_SHIFT = np.array([[1, 0, _SHADOW_SHIFT[0]], [0, 1, _SHADOW_SHIFT[1]]])
 
 
 class _Body:
@@ -195,8 +193,8 @@ class _Body:
         height, width = self.mask.shape
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         near = np.exp(-(((x - 0.82 * width) / (0.2 * width)) ** 2 + ((y - 0.36 * height) / (0.1 * height)) ** 2))
-        moved: NDArray[np.uint8] = cv2.remap(self._pixels, x - arm * near.astype(np.float32), y, cv2.INTER_LINEAR)
-        return moved
+        moved = cv2.remap(self._pixels, (x - arm * near).astype(np.float32), y, cv2.INTER_LINEAR)
+        return np.asarray(moved, np.uint8)
 
 
 def _blend(part: Pixels, colours: Pixels, mask: Mask, *, premultiplied: bool = False) -> None:
