@@ -169,8 +169,8 @@ class KnownPerson(Value, frozen=True):
     """Who stands before them, by the place in the list; None where nobody does."""
     inside: bool = False
     """They appeared away from the edges: who does so was there before."""
-    uncut: int = 0
-    """The box's height when the lower edge of the frame began to cut it; 0 while it does not."""
+    uncut: tuple[int, int] = (0, 0)
+    """Width and height when the frame's edges cut neither, as far as that was seen."""
 
 
 class VanishedPerson(Value, frozen=True):

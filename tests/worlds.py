@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from orion.messages import AttentionSettings, Crop, Detection, Detections, DetectRequest, Pixels, Region
+from orion.messages import AttentionSettings, Crop, Detection, Detections, DetectRequest, Known, Pixels, Region, Turn
 from workers.attention import Attended, Attention
 from workers.pipeline import Timings
 
@@ -18,7 +18,7 @@ WALL = 100
 @dataclass
 class Person:
     """A rectangle, x, y, width, height in pixels. `grey` is how bright it is; `least_px` how tall it must be in a
-    session's input to be found.
+    session's input to be found, `turn` how a look must be turned for that, None if no look finds them.
     """
 
     x: float
@@ -27,6 +27,8 @@ class Person:
     height: float = 160
     grey: int = 220
     least_px: float = 20
+    confidence: float = 0.8
+    turn: Turn | None = 0
 
     @property
     def box(self) -> NDArray[np.float64]:
@@ -43,10 +45,15 @@ class World:
     light: float = 1.0
     looks: list[Crop] = field(default_factory=list)
     texture: int = 0
+    scene: int = 0
+    """Which furniture stands about; none is 0."""
 
     def draw(self) -> Pixels:
         """Return the picture of this moment."""
         frame = np.full((HEIGHT, WIDTH, 3), WALL + self.texture, np.float32)
+        random = np.random.default_rng(self.scene)
+        for left, top in random.integers(0, [WIDTH - 60, HEIGHT - 60], (60, 2)) if self.scene else ():
+            frame[top : top + 110, left : left + 90] = random.integers(40, 160)
         for person in self.people:
             x1, y1, x2, y2 = (round(edge) for edge in person.box)
             frame[y1:y2, x1:x2] = person.grey
@@ -55,9 +62,12 @@ class World:
     def look(self, crop: Crop) -> tuple[Detections, Timings]:
         """Return the parts inside `crop` of everybody who is tall enough there and of whom it has a third."""
         self.looks.append(crop)
-        found = [box for person in self.people if (box := _part(person, crop)) is not None]
-        places = [(int(x1), int(y1), int(x2) - int(x1), int(y2) - int(y1)) for x1, y1, x2, y2 in found]
-        return tuple(Detection(*place, confidence=0.8, class_id=0) for place in places), Timings()
+        parts = [(one.confidence, box) for one in self.people if (box := _part(one, crop)) is not None]
+        found = [
+            Detection(int(x1), int(y1), int(x2) - int(x1), int(y2) - int(y1), confidence, 0)
+            for confidence, (x1, y1, x2, y2) in parts
+        ]
+        return tuple(sorted(found, key=lambda one: -one.confidence)), Timings()
 
 
 def _part(person: Person, crop: Crop) -> NDArray[np.float64] | None:
@@ -67,7 +77,7 @@ def _part(person: Person, crop: Crop) -> NDArray[np.float64] | None:
     inside = np.clip(part[2:] - part[:2], 0, None).prod()
     tall = person.height * crop.model / max(crop.width, crop.height)
     enough = inside > 0 and inside * 3 >= person.width * person.height
-    return np.rint(part) if enough and tall >= person.least_px else None
+    return np.rint(part) if enough and tall >= person.least_px and crop.turn == person.turn else None
 
 
 @dataclass
@@ -81,12 +91,20 @@ class Stream:
     step_s: float = 0.1
     attention: Attention = field(default_factory=Attention)
     frames: int = 0
+    confidence: float = 0.5
 
-    def frame(self, *, continuous: bool = True) -> Attended:
+    @property
+    def time_s(self) -> float:
+        """When the next frame comes."""
+        return self.frames * self.step_s
+
+    def frame(self, *, continuous: bool = True, known: Known | None = None) -> Attended:
         """Process the world as it is now."""
-        request = DetectRequest("cam0", self.frames * self.step_s, continuous, self.settings, self.regions)
+        request = DetectRequest("cam0", self.time_s, continuous, self.settings, self.regions, known)
         self.frames += 1
-        return self.attention.process(self.world.draw(), request, self.world.look, self.ratio)
+        return self.attention.process(
+            self.world.draw(), request, self.world.look, self.ratio, confidence=self.confidence
+        )
 
     def run(self, count: int, walker: Person | None = None, dx: float = 6.0) -> list[Attended]:
         """Process `count` frames; `walker` walks by `dx` pixels before each."""

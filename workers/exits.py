@@ -5,17 +5,19 @@ learned from who vanishes and appears there again and again. Pure; runs in the w
 import math
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from orion.messages import KnownPerson, LearnedExit, Polygon
 from workers.boxes import EDGE_PX, Boxes
 
 OUTWARD = 0.1
-"""Body heights a second at which the side that is away from an edge must move towards it, of who leaves over the edge.
-Of who falls towards it that side are the feet, which stay."""
+"""Body heights a second from which somebody walks towards an edge, with both sides: who falls towards it keeps one, the
+feet, in its place."""
 GONE_S = 0.4
 """Who would have reached the edge so soon after the next frame has left."""
-SUNK_SHARE = 0.5
-"""Who leaves over the lower edge is cut by it, feet first, until so little of the height is left: who falls there comes
-down before."""
+SLIVER = 0.6
+"""Who leaves over an edge is cut by it until only that share of them, or less, is left in view; who falls there is as
+long as before, or lies across it."""
 
 COMING_IN = 0.08
 """Who is first seen so many body heights from the edge has come in over it."""
@@ -29,31 +31,45 @@ MOST_PLACES = 16
 
 def leaving(person: KnownPerson, bounds: Boxes, passed_s: float) -> bool:
     """Return whether somebody who was last seen `passed_s` ago went over the edge of `bounds` (4,), frame pixels."""
-    left, top, right, bottom = (float(edge) for edge in bounds)
-    left_speed, upper_speed, right_speed, lower_speed = person.velocity
-    least, ahead_s = OUTWARD * max(person.width, person.height), passed_s + GONE_S
-    ways = (
-        (person.x - left, -right_speed, -left_speed),
-        (person.y - top, -lower_speed, -upper_speed),
-        (right - person.x - person.width, left_speed, right_speed),
-    )
-    if any(behind >= least and gap <= EDGE_PX + max(0.0, ahead) * ahead_s for gap, behind, ahead in ways):
+    left, upper, right, lower = person.velocity
+    least = OUTWARD * max(person.width, person.height)
+    speeds = (min(-left, -right), min(-upper, -lower), min(left, right), min(upper, lower))
+    gaps = _gaps(person, bounds)
+    # Downwards go those who fall, too, and only there: at the lower edge nothing but being cut tells.
+    if any(
+        gap <= EDGE_PX + speed * (passed_s + GONE_S)
+        for gap, speed in zip(gaps[:3], speeds[:3], strict=True)
+        if speed >= least
+    ):
         return True
-    return cut_below(person, bottom) and person.height <= SUNK_SHARE * person.uncut
+    wide, tall = person.uncut
+    if min(gaps[0], gaps[2]) <= EDGE_PX and person.width <= SLIVER * wide:
+        return True
+    cut = min(gaps[1], gaps[3]) <= EDGE_PX
+    return cut and max(person.width, person.height) <= SLIVER * max(wide, tall)
 
 
-def cut_below(person: KnownPerson, bottom: float) -> bool:
-    """Return whether the lower edge of what is looked at cuts somebody."""
-    return person.y + person.height >= bottom - EDGE_PX
+def measured(person: KnownPerson, bounds: Boxes) -> KnownPerson:
+    """Return somebody with how large they were when the edges of `bounds` (4,) did not cut them."""
+    gaps = _gaps(person, bounds)
+    wide, tall = person.uncut
+    across, along = min(gaps[0], gaps[2]) <= EDGE_PX, min(gaps[1], gaps[3]) <= EDGE_PX
+    width = max(wide, person.width) if across else person.width
+    height = max(tall, person.height) if along else person.height
+    return replace(person, uncut=(width, height))
+
+
+def _gaps(person: KnownPerson, bounds: Boxes) -> tuple[float, float, float, float]:
+    """Return how far the box is from the left, upper, right and lower edge."""
+    left, top, right, bottom = (float(edge) for edge in bounds)
+    return person.x - left, person.y - top, right - person.x - person.width, bottom - person.y - person.height
 
 
 def at_edge(person: KnownPerson, bounds: Boxes) -> bool:
     """Return whether somebody's box touches the edge of `bounds` (4,), frame pixels, or nearly: who comes in is first
     seen when the next step is made.
     """
-    left, top, right, bottom = (float(edge) for edge in bounds)
-    gaps = (person.x - left, person.y - top, right - person.x - person.width, bottom - person.y - person.height)
-    return min(gaps) <= EDGE_PX + COMING_IN * max(person.width, person.height)
+    return min(_gaps(person, bounds)) <= EDGE_PX + COMING_IN * max(person.width, person.height)
 
 
 def in_exit(person: KnownPerson, exits: Sequence[Polygon], frame_size: tuple[int, int]) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from msgspec.structs import replace
 
-from orion.messages import Detection, Detections, KnownPerson, Region, Turn
+from orion.messages import Crop, Detection, Detections, KnownPerson, Region, Turn
 from workers.boxes import NONE, Boxes, corners, covered, crop_box, cut, overlaps, pair_up, same_people, union
 from workers.history import History
 from workers.motion import Change
@@ -21,7 +21,7 @@ from workers.rumours import Rumours
 from workers.scene import HELD_MARGIN, Observation, Scene
 from workers.suggest import suggest_region
 from workers.trials import Budget, Confirmation
-from workers.vanished import Whereabouts, search_crop
+from workers.vanished import Whereabouts, fallen_crop, search_crop
 
 CONFIRMING_IOU = 0.6
 """Overlap from which a cheap plan's box is the rescan's."""
@@ -36,7 +36,7 @@ NEAR_SHARE = 0.06
 """Motion within that share of the frame's longer side of earlier motion goes on there."""
 FOLLOWED = 3
 """Of so many looks at motion that goes on, one is a rescan: a newcomer whom only that one shows waits for two more."""
-NARROW, WIDTHS = 1.5, (2.5, 1.5, 10.0)
+NARROW, WIDTHS = 1.5, (None, 2.5, 1.5, 10.0)
 """How many body heights wide the upright looks for somebody are, and the turned ones of one streak after the other: a
 model may miss who lies at one scale and find them at the next."""
 AROUND = 2.0
@@ -80,9 +80,16 @@ class _Look:
 
     person: KnownPerson
     turn: Turn
-    bodies: float
+    bodies: float | None
+    """How many body heights wide; None looks beside the feet."""
     again: bool = False
     """It is the look that found them before."""
+
+    def crop(self, frame_size: tuple[int, int]) -> Crop:
+        """Return what to look at."""
+        if self.bodies is None:
+            return fallen_crop(self.person, frame_size, self.turn)
+        return search_crop(self.person, frame_size, self.turn, self.bodies)
 
 
 def _looks_for(person: KnownPerson, streaks: int) -> list[_Look]:
@@ -190,7 +197,7 @@ class Planner:
         while (look := seeking.following()) is not None:
             if look.again or places.affords(ratio, self._interval_s, ratio):
                 places.pay(ratio, again=look.again)
-                crop = search_crop(look.person, self._seen.frame_size, look.turn, look.bodies)
+                crop = look.crop(self._seen.frame_size)
                 return replace(self.scene.plan(("crop_640", (crop,)), "vanished"), purpose="search")
         if seeking.source.full:
             return self._rescanned(seeking.found)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from orion.messages import Crop, Detection, Detections, Known, KnownPerson, Search, Turn, VanishedPerson
 from workers.boxes import Boxes, corners, pair_up
-from workers.exits import LearnedExits, at_edge, cut_below, in_exit, leaving
+from workers.exits import LearnedExits, at_edge, in_exit, leaving, measured
 from workers.people import (
     SURE_ANSWERS,
     SURE_LOOKS,
@@ -39,6 +39,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
 """Streaks of looks come half a second, a second, two, four and eight seconds after the first, then at the longest
 distance."""
 MOST_SEARCHES = 8
+LYING_REACH, LYING_ABOVE = 1.3, 0.75
+"""How far a look at who may have fallen goes from the feet, and above them, in body heights."""
 
 SEARCH_SHARE = 0.05
 WINDOW_S = 600.0
@@ -125,7 +127,7 @@ class Whereabouts:
         """
         passed_s = frame.time_s - self._time_s
         lost = not frame.continuous and LONG_LOSS_S < passed_s < math.inf
-        if passed_s < 0 or lost or frame.frame_size != self._frame_size:
+        if passed_s < 0 or lost or self._frame_size not in {(0, 0), frame.frame_size}:
             self.forget()
             passed_s = math.inf
         self._frame, self._frame_size = frame, frame.frame_size
@@ -187,7 +189,7 @@ class Whereabouts:
             known = before.get(place)
             as_before = known.turn if known and plan.kind in {"held", "turned_640"} else 0
             turn = turns.get(person, as_before)
-            one = _measured(seen(known, person, self._passed_s, looked=plan.kind != "held", turn=turn), bounds)
+            one = measured(seen(known, person, self._passed_s, looked=plan.kind != "held", turn=turn), bounds)
             now.append(self._welcome(one, bounds) if known is None else one)
         for lost in fate.missing:
             self._look_for(lost)
@@ -313,18 +315,26 @@ def search_crop(person: KnownPerson, frame_size: tuple[int, int], turn: Turn, bo
     """Return where to look for somebody: a square of so many body heights around the last box, as far as the frame has
     it, and a quarter of the frame's longer side at least.
     """
-    width, height = frame_size
-    side = max(bodies * max(person.width, person.height), max(frame_size) / 4)
-    across, down = min(width, round(side)), min(height, round(side))
-    x = min(max(0, round(person.x + (person.width - across) / 2)), width - across)
-    y = min(max(0, round(person.y + (person.height - down) / 2)), height - down)
-    return Crop(x, y, across, down, 640, turn)
+    side = round(max(bodies * max(person.width, person.height), max(frame_size) / 4))
+    x, y = person.x + (person.width - side) / 2, person.y + (person.height - side) / 2
+    return _inside(round(x), round(y), (side, side), frame_size, turn)
 
 
-def _measured(person: KnownPerson, bounds: Boxes) -> KnownPerson:
-    """Return somebody with how tall the box was when the lower edge began to cut it."""
-    uncut = (person.uncut or person.height) if cut_below(person, float(bounds[3])) else 0
-    return person if uncut == person.uncut else replace(person, uncut=uncut)
+def fallen_crop(person: KnownPerson, frame_size: tuple[int, int], turn: Turn) -> Crop:
+    """Return where somebody lies who fell over their feet, with the head to the left for a turn of 90 degrees, to the
+    right for -90: from the feet on, somewhat longer than the body.
+    """
+    length = max(person.width, person.height, *person.uncut)
+    size = round(LYING_REACH * length), round(length)
+    x = person.x + person.width - size[0] if turn == 90 else person.x
+    y = person.y + person.height - round(LYING_ABOVE * length)
+    return _inside(x, y, size, frame_size, turn)
+
+
+def _inside(x: int, y: int, size: tuple[int, int], frame_size: tuple[int, int], turn: Turn) -> Crop:
+    (width, height), (across, down) = frame_size, size
+    across, down = min(width, across), min(height, down)
+    return Crop(min(max(0, x), width - across), min(max(0, y), height - down), across, down, 640, turn)
 
 
 def _advanced(search: Search, now_s: float) -> Search:

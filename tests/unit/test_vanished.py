@@ -1,0 +1,425 @@
+"""Who is known and who vanished, on a world of rectangles: when somebody counts as gone, how they are looked for, and
+what a small look may not say.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from orion.messages import AttentionSettings, Crop, Known, KnownPerson, Search, Turn, VanishedPerson
+from tests.worlds import HEIGHT, WIDTH, Person, Stream, World, reasons
+from workers.attention import Attended, Attention
+from workers.vanished import LONG_LOSS_S, SEARCH_SHARE, WINDOW_S, SearchBudget
+
+WHOLE_640 = Crop(0, 0, WIDTH, HEIGHT, 640)
+
+
+def watched(person: Person, *others: Person, furnished: bool = False, **options: object) -> Stream:
+    """Return a stream on which everybody was seen for a second, walking a little."""
+    stream = Stream(World([person, *others], scene=int(furnished)), **options)  # type: ignore[arg-type]
+    for number in range(10):
+        person.x += 2 if number % 2 else -2
+        stream.frame()
+    return stream
+
+
+def places(answer: Attended) -> list[tuple[int, int, int, int]]:
+    return [(one.x, one.y, one.width, one.height) for one in answer.known.vanished]
+
+
+def turned_looks(world: World) -> list[Crop]:
+    return [crop for crop in world.looks if crop.turn]
+
+
+def test_who_disappears_inside_the_picture_has_vanished_at_once_and_for_as_long_as_is_set() -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    stream.world.people.clear()
+    answers = stream.run(1300)
+    gone = [bool(answer.known.vanished) for answer in answers]
+    assert gone == [True] * gone.count(True) + [False] * gone.count(False)
+    assert gone.count(True) == 1200 - 1
+    assert {place for answer in answers for place in places(answer)} == {(400, 200, 60, 160)}
+    assert {one.since_s for answer in answers for one in answer.known.vanished} == {pytest.approx(0.9)}
+
+
+def test_while_somebody_is_looked_for_nothing_is_called_empty() -> None:
+    stream = watched(Person(400, 200))
+    stream.world.people.clear()
+    answers = stream.run(1300)
+    for answer in answers:
+        assert answer.roi_processing is not None
+        assert (answer.roi_processing.reason == "empty") <= (not answer.known.vanished)
+    assert answers[-1].roi_processing is not None
+    assert answers[-1].roi_processing.reason == "empty"
+
+
+def test_streaks_of_looks_come_at_once_and_then_ever_more_rarely_upright_and_turned_both_ways() -> None:
+    stream = watched(Person(400, 200))
+    stream.world.people.clear()
+    begun = stream.time_s
+    times: list[float] = []
+    for _ in range(400):
+        stream.world.looks.clear()
+        stream.frame()
+        around = [crop for crop in stream.world.looks if crop.model == 640 and crop != WHOLE_640]
+        if around:
+            times.append(round(stream.time_s - stream.step_s - begun, 1))
+            assert [crop.turn for crop in around] == [0, 90, -90]
+    assert times == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 26.0, 36.0]
+
+
+@pytest.mark.parametrize("turn", [90, -90])
+def test_who_lies_is_found_by_a_turned_look_and_goes_on_to_be_reported(turn: Turn) -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    person.x, person.y, person.width, person.height, person.turn = 380, 300, 160, 60, turn
+    answers = stream.run(100)
+    assert all(len(answer.detections) == 1 and not answer.known.vanished for answer in answers)
+    assert [answer.known.people[0].turn for answer in answers] == [turn] * 100
+    # Still as they lie, they are held, and each rescan needs the one look that found them.
+    held = [answer.inference for answer in answers].count("held")
+    assert held >= 90
+    assert stream.world.looks.count(WHOLE_640) <= 10
+    assert {crop.turn for crop in turned_looks(stream.world)[2:]} <= {turn}
+
+
+def test_who_moves_as_they_lie_is_looked_at_turned_alone_but_for_rescans() -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    person.x, person.y, person.width, person.height, person.turn = 380, 300, 160, 60, 90
+    stream.run(5)
+    stream.world.looks.clear()
+    for number in range(40):
+        person.x += 3 if number % 2 else -3
+        answer = stream.frame()
+        assert len(answer.detections) == 1
+    assert stream.world.looks.count(WHOLE_640) <= 3
+    assert len(turned_looks(stream.world)) >= 38
+    assert stream.cost() <= 44 * stream.ratio
+
+
+def test_who_gets_up_again_is_seen_upright() -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    person.width, person.height, person.turn = 160, 60, 90
+    stream.run(5)
+    person.width, person.height, person.turn = 60, 160, 0
+    answers = stream.run(30)
+    assert all(len(answer.detections) == 1 for answer in answers)
+    assert answers[-1].known.people[0].turn == 0
+
+
+def test_a_small_look_that_finds_nobody_is_no_evidence_where_somebody_vanished() -> None:
+    # Who lies is found only large, and moves: each small look at the motion finds nobody.
+    person = Person(400, 200)
+    stream = watched(person)
+    person.turn = None
+    stream.frame()
+    stream.world.looks.clear()
+    for number in range(30):
+        person.x += 4 if number % 2 else -4
+        answer = stream.frame()
+        assert answer.known.vanished
+    assert {crop.model for crop in stream.world.looks} == {640}
+    person.turn = 0
+    person.x += 4
+    assert len(stream.frame().detections) == 1
+
+
+def test_a_vigil_that_finds_nobody_does_not_make_the_place_empty() -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    # They leave, over the edge, and a chair is left moved: only rescans say that nobody is there.
+    stream.world.people.clear()
+    stream.attention._planner.whereabouts.forget()
+    stream.frame()
+    stream.world.people.append(Person(420, 250, width=50, height=60, turn=None))
+    answers = stream.run(6)
+    assert "vigil" in reasons(answers)
+    held = [reason for reason in reasons(answers) if reason == "empty"]
+    assert len(held) == len([answer for answer in answers if answer.inference == "held"])
+    assert reasons(answers)[0] != "empty"
+    first = reasons(answers).index("vigil")
+    following = reasons(answers)[first + 1 :]
+    assert "empty" not in following[: next((n for n, one in enumerate(following) if one != "vigil"), len(following))]
+
+
+@pytest.mark.parametrize("appeared", ["once", "faint"])
+def test_who_was_not_seen_surely_cannot_vanish(appeared: str) -> None:
+    world = World()
+    stream = Stream(world)
+    stream.run(5)
+    world.people.append(Person(400, 200, confidence=0.8 if appeared == "once" else 0.4))
+    stream.frame()
+    world.people.clear()
+    assert not any(answer.known.vanished for answer in stream.run(30))
+
+
+WAYS: dict[str, tuple[float, float, Callable[[Person], bool]]] = {
+    "left": (-14, 0, lambda one: one.x + one.width <= 0),
+    "right": (14, 0, lambda one: one.x >= WIDTH),
+    "top": (0, -14, lambda one: one.y + one.height <= 0),
+    "bottom": (0, 14, lambda one: one.y >= HEIGHT),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("step_s", [0.1, 0.04])
+def test_who_leaves_over_an_edge_has_not_vanished(way: str, step_s: float) -> None:
+    across, down, over = WAYS[way]
+    person = Person(400, 200)
+    stream = watched(person, step_s=step_s)
+    while not over(person):
+        person.x += across * step_s * 10
+        person.y += down * step_s * 10
+        assert not stream.frame().known.vanished
+    stream.world.people.clear()
+    assert not any(answer.known.vanished for answer in stream.run(30))
+
+
+@pytest.mark.parametrize("edge", ["left", "right", "bottom"])
+def test_who_falls_at_an_edge_and_is_not_seen_has_vanished(edge: str) -> None:
+    x = {"left": 4, "right": WIDTH - 64, "bottom": 400}[edge]
+    y = HEIGHT - 162 if edge == "bottom" else 200
+    person = Person(x, y)
+    stream = watched(person)
+    for _ in range(3):
+        person.y, person.height = person.y + 25, person.height - 25
+        stream.frame()
+    person.turn = None
+    answers = stream.run(20)
+    assert all(answer.known.vanished for answer in answers)
+
+
+EXIT = ((0.4, 0.3), (0.55, 0.3), (0.55, 0.75), (0.4, 0.75))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_who_leaves_by_an_exit_that_is_named_has_not_vanished(named: bool) -> None:
+    person = Person(400, 200)
+    stream = watched(person, settings=AttentionSettings(exits=(EXIT,) if named else ()))
+    stream.world.people.clear()
+    assert bool(stream.frame().known.vanished) is not named
+
+
+def test_who_stands_behind_another_has_not_vanished_until_the_other_goes() -> None:
+    person, other = Person(400, 200), Person(700, 190, width=90, height=200)
+    stream = watched(person, other)
+    while other.x > 395:
+        other.x -= 15
+        person.turn = 0 if other.x > 440 else None
+        assert not stream.frame().known.vanished
+    assert [one.hidden_by is not None for one in stream.run(5)[-1].known.people] == [False, True]
+    while other.x > 100:
+        other.x -= 15
+        answer = stream.frame()
+    stream.run(25)
+    answer = stream.frame()
+    assert places(answer) == [(400, 200, 60, 160)]
+
+
+def test_two_who_walk_on_together_have_not_vanished() -> None:
+    person, other = Person(200, 200), Person(100, 190, width=90, height=200)
+    stream = Stream(World([person, other]))
+    stream.run(5)
+    for number in range(50):
+        person.x += 8
+        other.x += 8 if number > 10 else 15
+        person.turn = 0 if number < 8 else None
+        answer = stream.frame()
+        assert not answer.known.vanished
+    assert len(answer.known.people) == 2
+
+
+def test_who_appears_inside_the_picture_is_who_vanished() -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    stream.world.people.clear()
+    stream.run(20)
+    stream.world.people.append(Person(560, 220))
+    answers = stream.run(8)
+    assert not answers[-1].known.vanished
+    assert stream.attention.stats.found_again == 1
+
+
+def test_who_comes_in_over_the_edge_is_somebody_else() -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    stream.world.people.clear()
+    stream.run(20)
+    newcomer = Person(-50, 220)
+    stream.world.people.append(newcomer)
+    answers = stream.run(30, newcomer, 8)
+    assert len(answers[-1].detections) == 1
+    assert answers[-1].known.vanished
+
+
+def test_who_is_found_near_the_last_place_is_reported_even_if_faint() -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    person.turn = None
+    stream.run(20)
+    person.turn, person.confidence, person.x = 0, 0.35, 420
+    answer = stream.frame()
+    assert [one.kept for one in answer.detections] == [True]
+    assert not answer.known.vanished
+
+
+def test_faint_boxes_are_kept_where_somebody_is_known_and_nowhere_else() -> None:
+    person, chair = Person(400, 200), Person(700, 300, width=50, height=60, confidence=0.4)
+    stream = watched(person, chair)
+    person.confidence = 0.35
+    for _ in range(30):
+        person.x += 3
+        answer = stream.frame()
+        assert [(one.x, one.kept) for one in answer.detections] == [(person.x, True)]
+
+
+@pytest.mark.parametrize("mode", ["off", "external"])
+def test_without_attention_who_stays_is_kept_and_nobody_is_looked_for(mode: str) -> None:
+    person, chair = Person(400, 200), Person(700, 300, width=50, height=60, confidence=0.4)
+    stream = watched(person, chair, settings=AttentionSettings(mode=mode))  # type: ignore[arg-type]
+    person.confidence = 0.35
+    assert [one.kept for one in stream.frame().detections] == [True]
+    stream.world.people.clear()
+    answer = stream.frame()
+    assert (answer.detections, answer.known) == ((), Known())
+
+
+def scene_changes(stream: Stream, what: str) -> Attended:
+    """Let something happen to the stream of somebody who vanished; return the answer to the next frame."""
+    if what == "a rescan":
+        return stream.run(30)[-1]
+    if what == "other models":
+        stream.attention.forget()
+    elif what == "another worker":
+        known = stream.frame().known
+        stream.attention = Attention()
+        return stream.frame(known=known)
+    elif what == "light":
+        stream.world.light = 0.4
+    elif what == "a cut":
+        stream.world.scene += 1
+    elif what == "an earlier time":
+        stream.frames = 1
+    elif what == "a short loss":
+        stream.frames += round((LONG_LOSS_S - 1) / stream.step_s)
+        return stream.frame(continuous=False)
+    elif what == "a long loss":
+        stream.frames += round((LONG_LOSS_S + 1) / stream.step_s)
+        return stream.frame(continuous=False)
+    elif what == "a slow source":
+        stream.frames += round((LONG_LOSS_S + 1) / stream.step_s)
+    elif what == "other regions":
+        stream.settings = AttentionSettings(vanish_s=60)
+    return stream.frame()
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["a rescan", "other models", "another worker", "light", "a short loss", "a slow source", "other regions"],
+)
+def test_who_vanished_is_not_forgotten_by(what: str) -> None:
+    stream = watched(Person(400, 200), furnished=True)
+    stream.world.people.clear()
+    before = stream.run(3)[-1].known.vanished
+    assert scene_changes(stream, what).known.vanished == before != ()
+
+
+@pytest.mark.parametrize("what", ["a cut", "an earlier time", "a long loss"])
+def test_who_vanished_is_forgotten_by(what: str) -> None:
+    stream = watched(Person(400, 200), furnished=True)
+    stream.world.people.clear()
+    assert stream.run(3)[-1].known.vanished
+    assert not scene_changes(stream, what).known.vanished
+
+
+def test_a_successor_looks_for_whom_the_last_worker_knew_at_its_first_frame() -> None:
+    stream = watched(Person(400, 200))
+    known = stream.frame().known
+    assert [(one.answers, one.looks) for one in known.people] == [(3, 2)]
+    stream.world.people.clear()
+    stream.attention = Attention()
+    answer = stream.frame(known=known)
+    assert places(answer) == [(400, 200, 60, 160)]
+    assert [crop.turn for crop in stream.world.looks[-3:]] == [0, 90, -90]
+
+
+def test_no_more_is_spent_on_looks_for_who_vanished_than_their_share() -> None:
+    # Somebody who is seen and lost again all the time, on a slow stream: each loss would be worth a streak of looks.
+    person = Person(400, 200)
+    stream = Stream(World([person]), step_s=0.5)
+    spent: list[tuple[float, float]] = []
+    for number in range(2600):
+        stream.world.looks.clear()
+        person.turn = 0 if number % 12 < 6 else None
+        person.x += 2 if number % 2 else -2
+        stream.frame()
+        around = [crop for crop in stream.world.looks if crop.model == 640 and crop != WHOLE_640]
+        spent.append((stream.time_s, stream.ratio * len(around)))
+    for end in range(0, 2600, 50):
+        until = spent[end][0]
+        window = sum(cost for time_s, cost in spent if until - WINDOW_S < time_s <= until)
+        assert window <= SEARCH_SHARE * stream.ratio * WINDOW_S / stream.step_s + 1e-6
+    assert sum(cost for _, cost in spent) > 0.5 * SEARCH_SHARE * stream.ratio * len(spent)
+
+
+def test_the_budget_counts_over_ten_minutes() -> None:
+    budget = SearchBudget()
+    limit = SEARCH_SHARE * 4.0 * WINDOW_S / 0.5
+    budget.pay(0.0, limit - 4.0)
+    assert budget.allows(1.0, 4.0, 0.5, 4.0)
+    assert not budget.allows(1.0, 4.1, 0.5, 4.0)
+    assert budget.allows(WINDOW_S, limit, 0.5, 4.0)
+
+
+def test_a_place_at_which_people_vanish_and_appear_again_and_again_is_learned_as_an_exit() -> None:
+    person = Person(400, 200)
+    stream = Stream(World(), AttentionSettings(vanish_s=5.0))
+    vanished = []
+    for _ in range(5):
+        stream.world.people = [person]
+        stream.run(6, person, 2)
+        person.x = 400
+        stream.run(4)
+        stream.world.people = []
+        vanished.append(any(answer.known.vanished for answer in stream.run(100)))
+    assert vanished == [True, True, True, False, False]
+    (place,) = stream.attention.stats.exits
+    assert (place.vanished, place.appeared) == (3, 5 - 1)
+    assert (place.x, place.y) == (pytest.approx(0.45, abs=0.03), pytest.approx(280 / HEIGHT, abs=0.03))
+
+
+def test_a_place_that_is_learned_counts_only_where_no_exits_are_named() -> None:
+    exits = Known(exits=())
+    assert exits.exits == ()
+    person = Person(400, 200)
+    stream = Stream(World(), AttentionSettings(vanish_s=5.0, exits=(((0.8, 0.8), (0.9, 0.8), (0.9, 0.9)),)))
+    for _ in range(5):
+        stream.world.people = [person]
+        stream.run(6, person, 2)
+        person.x = 400
+        stream.run(4)
+        stream.world.people = []
+        answers = stream.run(100)
+    assert any(answer.known.vanished for answer in answers)
+
+
+def test_what_is_known_survives_being_packed() -> None:
+    search = Search(VanishedPerson(1, 2, 3, 4, 5.0), 2, 6.0)
+    known = Known(5.5, (KnownPerson(1, 2, 3, 4, 3, 2, turn=90),), (search,))
+    assert known.vanished == (search.person,)
+    assert math.isfinite(known.time_s)
+
+
+def test_several_who_vanish_are_all_looked_for() -> None:
+    first, second = Person(200, 200), Person(600, 200)
+    stream = watched(first, second)
+    stream.world.people.clear()
+    stream.world.looks.clear()
+    answer = stream.frame()
+    assert len(answer.known.vanished) == 2
+    assert np.unique([crop.x for crop in turned_looks(stream.world)]).size == 2
