@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 PACKAGES = ("orion", "workers", "models", "benchmarks")
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("vocabulary", frozenset({"errors", "messages", "paths", "stdio", "uri", "demo", "config", "log"})),
+    ("vocabulary", frozenset({"errors", "messages", "paths", "stdio", "uri", "demo", "polygon", "config", "log"})),
     ("settings", frozenset({"yaml_file", "keys", "persist", "settings"})),
     (
         "transport and edges",
