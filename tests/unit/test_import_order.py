@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         )
         | {"scene", "signals", "source", "sources", "telemetry", "video", "vitals", "wire"},
     ),
-    ("ownership and decisions", frozenset({"ledger", "dispatch", "limits", "pacing", "restart", "swap"})),
+    ("ownership and decisions", frozenset({"ledger", "dispatch", "known", "limits", "pacing", "restart", "swap"})),
     ("control requests", frozenset({"requests", "control", "desk", "changes"})),
     ("the child", frozenset({"loader", "worker"})),
     (
