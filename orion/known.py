@@ -71,6 +71,9 @@ class KnownOnStream:
         """Return what goes with `frame` to `process`: what is known, where another process gave the last answer."""
         self._drops_before = self._drops
         anew, self._handed_source = frame.source != self._handed_source, frame.source
+        if anew:
+            # Another source's clock may begin where that of the one before did.
+            self._since_ns, self._told = {}, set()
         if self._kept is not None and self._kept.origin != _origin(frame):
             self.drop()
             self._drops_before = self._drops
