@@ -116,6 +116,34 @@ def test_a_stream_that_moves_takes_along_who_is_known(tmp_path: Path) -> None:
     assert len(since(collected.of(moved[0]))) == 1
 
 
+def test_a_stream_that_comes_back_to_a_worker_that_forgot_it_brings_along_who_is_known(tmp_path: Path) -> None:
+    """The other worker leaves with the first frame that it gets, so that its process before gave the last answer."""
+    workers = scripted_workers(["", "leave-always@1"], tmp_path, KNOWING)
+    with supervised(workers, (SOURCE,) * 3) as (supervisor, collected):
+        crew = supervisor.crew
+
+        def forgotten() -> list[str]:
+            return [note["forgotten"] for note in told(tmp_path) if "forgotten" in note]
+
+        def steps() -> Iterator[bool]:
+            while not collected.named("worker_failed") or len({one["stream_id"] for one in collected.results[-9:]}) < 3:
+                yield False
+            crew.restart(crew.handles["w1"])
+            while len(collected.named("worker_failed")) < 2:
+                yield False
+            count = len(collected.of(forgotten()[0]))
+            while len(collected.of(forgotten()[0])) < count + 2:
+                yield False
+
+        run_through(supervisor, collected, steps())
+    (moved,) = forgotten()
+    assert len(since(collected.of(moved))) == 1
+    notes = requests(tmp_path, "w0", moved)
+    (place,) = [place for place, note in enumerate(notes) if note["given"] is not None]
+    assert notes[place]["given"] == notes[place - 1]["answered"]
+    assert notes[place]["pid"] == notes[place - 1]["pid"]
+
+
 def test_a_pause_drops_nobody(tmp_path: Path) -> None:
     with supervised(scripted_workers([""], tmp_path, KNOWING), (SOURCE, SOURCE)) as (supervisor, collected):
         stream, handle = supervisor.streams["cam0"], supervisor.crew.handles["w0"]

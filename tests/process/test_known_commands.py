@@ -72,6 +72,22 @@ def test_another_source_is_another_place_whatever_is_under_way(tmp_path: Path, t
     assert collected.named("person_vanished") == []
 
 
+def test_nobody_is_told_of_on_a_stream_that_was_removed(tmp_path: Path) -> None:
+    """With the frame that is under way somebody has been gone for a second."""
+    with supervised(
+        scripted_workers(["gate@16"], tmp_path, KNOWING), (SOURCE,), capture=EVERY_FRAME, frame_deadline_s=50
+    ) as (supervisor, collected):
+        operated = Operated(supervisor, collected, tmp_path)
+        streams = [{"stream_id": "cam1", "source": SOURCE}]
+        operated.ask_at_the_gate("update_config", config={"streams": streams})
+        collected.enough = lambda: len(collected.of("cam1")) >= 3
+        supervisor.run()
+    last = requests(tmp_path)[-1]["answered"]
+    assert last.people[0].answers == len(collected.of("cam0")) == 16
+    assert last.time_s - last.vanished[0].since_s >= 1.0
+    assert collected.named("person_vanished") == []
+
+
 def test_the_figures_of_attention_come_with_exits_and_the_places_of_who_is_looked_for(tmp_path: Path) -> None:
     with supervised(scripted_workers([""], tmp_path, KNOWING), (SOURCE,), capture=EVERY_FRAME) as (
         supervisor,
