@@ -123,6 +123,9 @@ class Capture:
         self.stream_id = stream_id
         self._source = source
         self._next_source: Source | None = None
+        self._switches = 0
+        self._source_number = 0
+        """Of `_switches`, when the present source was taken."""
         self._ledger = ledger
         self._make_ring = make_ring
         self._supervisor = supervisor
@@ -176,16 +179,18 @@ class Capture:
         """Let what comes at its own pace begin: somebody is there to look at it."""
         self._audience = True
 
-    def switch(self, source: Source) -> None:
+    def switch(self, source: Source) -> int:
         """Read from `source`, which a command has set, after the picture that is being read; numbers go on. Wakes a
-        stream that has ended.
+        stream that has ended. Return the number that the source's frames carry.
         """
         with self._handover:
             self.by_command = True
             self._next_source = source
+            self._switches += 1
             self._disturbed.set()
             if self._over:
                 self.start()
+            return self._switches
 
     def leave_ring(self, name: str) -> bool:
         """Write to another ring from the next picture on if this is the present one; return whether that is news."""
@@ -228,7 +233,7 @@ class Capture:
         if source is None:
             return False
         self._disturbed.clear()
-        self._source = source
+        self._source, self._source_number = source, self._switches
         self.limiter.restart()
         return True
 
@@ -335,6 +340,7 @@ class Capture:
             captured_wall_ns=captured_wall_ns,
             stream_time_s=captured_ns / 1e9 if stream_time_s is None else stream_time_s,
             continuous=self._continuous,
+            source=self._source_number,
         )
         self._seq += 1
         self._continuous = True

@@ -29,7 +29,7 @@ from orion.requests import (
     StreamParams,
     WorkerParams,
 )
-from orion.results import timestamp
+from orion.results import place, timestamp
 from orion.source import Source
 from orion.stream import Stream
 from orion.supervisor import Supervisor
@@ -273,6 +273,7 @@ class Commands:
     def _clear_auto_focus_history(self, params: StreamParams) -> Outcome:
         for stream in self._streams(params):
             self._supervisor.crew.forget(stream.worker_id, stream.stream_id)
+            stream.known.drop()
         return Done({"auto_focus_history_cleared": True})
 
     def _get_auto_focus_stats(self, params: StreamParams) -> Later:
@@ -281,7 +282,7 @@ class Commands:
 
         def answer() -> Done:
             found = {stream_id: query.stats for stream_id, query in queries.items()}
-            per_stream = {stream_id: _described(stats) for stream_id, stats in found.items()}
+            per_stream = {s.stream_id: _described(found[s.stream_id], s) for s in streams}
             # Of a single stream the figures stand at the top as well.
             alone = per_stream[streams[0].stream_id] if len(streams) == 1 else None
             return Done({"streams": per_stream, **({"history": [], "suggested_roi": None} | (alone or {}))})
@@ -389,14 +390,18 @@ class Commands:
         return [params.stream_id]
 
 
-def _described(stats: AttentionStats | None) -> dict[str, Any] | None:
-    """Return what attention did on a stream, with counts by their name and its live recall under one name."""
+def _described(stats: AttentionStats | None, stream: Stream) -> dict[str, Any] | None:
+    """Return what attention did on a stream, with counts by their name and its live recall under one name, and who is
+    looked for there now.
+    """
     if stats is None:
         return None
     recall = {"hits": stats.recall_hits, "total": stats.recall_total, "last_hour": stats.recall_last_hour}
     counts = {"plans": dict(stats.plans), "reasons": dict(stats.reasons)}
     regions = {"history": [asdict(region) for region in stats.history], "suggested_roi": _plain(stats.suggested_roi)}
-    return asdict(stats) | counts | regions | {"attention_recall": recall}
+    exits = [asdict(one) for one in stats.exits]
+    now = [place(one, stream.known.since_ns[one]) for one in stream.known.vanished]
+    return asdict(stats) | counts | regions | {"attention_recall": recall, "exits": exits, "vanished_now": now}
 
 
 def _plain(region: Region | None) -> dict[str, float] | None:

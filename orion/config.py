@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from orion import polygon
 from orion import uri as uris
 from orion.demo import DemoFormat
 from orion.messages import AttentionMode, AttentionSettings, Strategy
@@ -86,10 +88,18 @@ def broker_address(broker: str) -> tuple[str, int]:
     return host, port or MQTT_PORTS[parts.scheme]
 
 
+def _encloses(points: tuple[polygon.Point, ...]) -> tuple[polygon.Point, ...]:
+    if fault := polygon.fault(points):
+        raise ValueError(f"is no polygon: {fault}")
+    return points
+
+
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=64)]
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 SourceUri = Annotated[str, BeforeValidator(_index_as_text), Field(min_length=1)]
 Rate = Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Polygon = Annotated[tuple[tuple[Share, Share], ...], Field(min_length=3, max_length=32), AfterValidator(_encloses)]
 Qos = Literal[0, 1, 2]
 CommandName = Literal[
     "get_status", "pause_inference", "resume_inference", "set_inference_rate", "set_model_size", "set_attention_rois",
@@ -143,6 +153,12 @@ class AttentionConfig(Section):
         le=100,
         description="what a 640 inference costs in 320 inferences; null = as measured when a worker starts",
     )
+    vanish_s: float | None = Field(
+        default=120.0,
+        gt=0,
+        le=3600,
+        description="seconds that somebody who disappeared away from edge and exits is looked for; null = nobody is",
+    )
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
@@ -168,6 +184,9 @@ class StreamConfig(Section):
     room_id: Text | None = Field(default=None, description="null = the instance's")
     rate_hz: Rate | None = Field(default=None, description="results a second; null = every frame that can be taken")
     attention: StreamAttention = Field(default=StreamAttention(), description="what differs from `attention`")
+    exits: tuple[Polygon, ...] = Field(
+        default=(), max_length=16, description="where people leave inside the picture: polygons of [x, y] in 0 to 1"
+    )
 
     @field_validator("source")
     @classmethod
@@ -184,7 +203,13 @@ class PersonDetectorConfig(Section):
     size: Literal["n", "s", "m", "l", "x"] = Field(default="n", description="which pair of the folder")
     model_path: Path | None = Field(default=None, description="the 640 model's file, instead of a lookup")
     model_path_320: Path | None = Field(default=None, description="the 320 model's file; null = the 640 model alone")
-    confidence: float = Field(default=0.5, gt=0, lt=1, description="detection threshold")
+    confidence: float = Field(default=0.5, gt=0, lt=1, description="detection threshold for who appears")
+    confidence_keep: float = Field(
+        default=0.3,
+        gt=0,
+        lt=1,
+        description="detection threshold for who was there; where `confidence` is lower, that is it",
+    )
     iou: float = Field(default=0.45, gt=0, lt=1, description="overlap from which two boxes are one person")
     classes: tuple[Text, ...] = Field(
         default=("person",), min_length=1, description="class names of the model to report"
@@ -427,7 +452,7 @@ class Config(Section):
         """Return what holds for the attention of `stream`: its own values, else the instance's."""
         own = stream.attention
         merged = self.attention.model_dump() | {key: getattr(own, key) for key in own.model_fields_set}
-        return AttentionSettings(**merged)
+        return AttentionSettings(**merged, exits=stream.exits)
 
     def room_for(self, stream: StreamConfig) -> str:
         """Return the room that `stream` looks into."""

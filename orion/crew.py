@@ -203,13 +203,14 @@ class Crew:
             case _:
                 handle.restart_asked = True
 
-    def give(self, handle: WorkerHandle, idle: Idle, lease: Lease, message: FrameMessage) -> None:
-        """Hand a leased frame to an idle worker."""
+    def give(self, handle: WorkerHandle, idle: Idle, lease: Lease, message: FrameMessage, *, anew: bool) -> None:
+        """Hand a leased frame to an idle worker; `anew` lets it drop before what it keeps of the stream."""
         handle.frames_received += 1
         deadline_s = time.monotonic() + self.frame_deadline_s(idle.info)
         stream_id = message.request.stream_id
         handle.state = Busy(idle.process, idle.info, stream_id, message.lease, lease, deadline_s)
-        if not idle.process.channel.send(message):
+        messages: tuple[Message, ...] = (Forget(stream_id), message) if anew else (message,)
+        if not all(map(idle.process.channel.send, messages)):
             self.condemn(handle, "does not take messages")
 
     def close(self, deadline_s: float) -> None:

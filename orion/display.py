@@ -98,7 +98,7 @@ def one_line(stream: State) -> str:
     return (
         f"{stream['stream_id']} {stream['state']}: {stream['captured']} captured, {stream['inferred']} inferred, "
         f"{stream['held']} held, dropped: {drops or 'none'}; {stream['fps']:.1f} results/s; "
-        f"{_people(stream)} person(s) now"
+        f"{_people(stream)} person(s) now{f', {vanished} vanished' if (vanished := stream['vanished']) else ''}"
     )
 
 
@@ -175,8 +175,6 @@ def _stream_table(state: State) -> Table:
         table.add_column(name, justify="left" if name in {"stream", "state", "dropped"} else "right")
     for stream in state["streams"]:
         drops = ", ".join(f"{count} {reason}" for reason, count in stream["dropped"].items() if count) or "none"
-        best = stream["best_confidence"]
-        people = f"{_people(stream)} ({best:.2f})" if best is not None else _people(stream)
         table.add_row(
             stream["stream_id"],
             stream["state"],
@@ -185,9 +183,18 @@ def _stream_table(state: State) -> Table:
             str(stream["held"]),
             drops,
             f"{stream['fps']:.1f}",
-            Text(people, style="bold green" if stream["people"] else ""),
+            _people_cell(stream),
         )
     return table
+
+
+def _people_cell(stream: State) -> Text:
+    """Return how many people are there now, how sure that is of the surest, and how many vanished."""
+    best = stream["best_confidence"]
+    notes = [f"{best:.2f}"] if best is not None else []
+    notes += [f"{stream['vanished']} vanished"] if stream["vanished"] else []
+    style = "bold red" if stream["vanished"] else "bold green" if stream["people"] else ""
+    return Text(_people(stream) + (f" ({', '.join(notes)})" if notes else ""), style=style)
 
 
 def _people(stream: State) -> str:

@@ -207,6 +207,11 @@ class WorkerHandle:
         return self.state.process.pid if isinstance(self.state, Alive) else None
 
     @property
+    def process_name(self) -> str:
+        """Name the process that is READY now, and none before or after it."""
+        return f"{self.worker_id}.{self.times_ready}"
+
+    @property
     def state_name(self) -> str:
         """Return the state as operators read it."""
         return type(self.state).__name__.lower()

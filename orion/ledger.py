@@ -58,6 +58,8 @@ class Frame(Value, frozen=True):
     """The stream's own clock: presentation time for files, capture time for cameras."""
     continuous: bool
     """False on the first frame after a pause, a reconnect or a change of size; in a lease also if that was dropped."""
+    source: int = 0
+    """How many sources the stream has been given before the one that it is from."""
 
 
 class Lease(Value, frozen=True):

@@ -19,6 +19,7 @@ Color = tuple[int, int, int]
 FOUND: Color = (80, 220, 60)
 HELD: Color = (60, 190, 240)
 """Boxes that are repeated because nothing has changed."""
+VANISHED: Color = (70, 70, 240)
 CROP: Color = (240, 170, 40)
 CAPTION: Color = (225, 225, 225)
 INK: Color = (20, 20, 20)
@@ -38,6 +39,19 @@ class _Pen:
     def box(self, bbox: Mapping[str, int], color: Color, line: int) -> None:
         corner = (bbox["x"] + bbox["width"] - 1, bbox["y"] + bbox["height"] - 1)
         cv2.rectangle(self.picture, (bbox["x"], bbox["y"]), corner, color, line, cv2.LINE_AA)
+
+    def dashes(self, bbox: Mapping[str, int], color: Color) -> None:
+        """Draw a box with broken lines."""
+        height, width = self.picture.shape[:2]
+        left, top = max(0, bbox["x"]), max(0, bbox["y"])
+        right, bottom = min(width, bbox["x"] + bbox["width"]) - 1, min(height, bbox["y"] + bbox["height"]) - 1
+        line, dash = 2 * self.line, 6 * self.line
+        for x in range(left, right + 1, 2 * dash):
+            for y in (top, bottom):
+                cv2.line(self.picture, (x, y), (min(x + dash, right), y), color, line, cv2.LINE_AA)
+        for y in range(top, bottom + 1, 2 * dash):
+            for x in (left, right):
+                cv2.line(self.picture, (x, y), (x, min(y + dash, bottom)), color, line, cv2.LINE_AA)
 
     def label(self, text: str, left: int, bottom: int, color: Color) -> None:
         """Write `text` on a plate of `color` that stands on (left, bottom), moved to where the picture has room."""
@@ -63,8 +77,9 @@ def _caption(result: Mapping[str, Any]) -> str:
 def draw(frame: Pixels, result: Mapping[str, Any]) -> Pixels:
     """Return a copy of `frame`, (height, width, 3) uint8 BGR, with what its published result says drawn on it.
 
-    Boxes are green, or amber where they are held, with their confidence; the pieces of the frame that attention gave
-    to a session are blue, with the session's size; a caption names stream, frame, kind of inference and count.
+    Boxes are green, or amber where they are held, with their confidence, and thinner where they are kept; those of
+    people who vanished are red and broken; the pieces of the frame that attention gave to a session are blue, with the
+    session's size; a caption names stream, frame, kind of inference and count.
     """
     height, width = frame.shape[:2]
     size = min(height, width) / REFERENCE_SIDE
@@ -77,12 +92,16 @@ def draw(frame: Pixels, result: Mapping[str, Any]) -> Pixels:
     for crop in crops:
         pen.box(crop, CROP, pen.line)
     for detection in result["data"]["detections"]:
-        pen.box(detection["bbox"], color, 2 * pen.line)
+        pen.box(detection["bbox"], color, pen.line if detection.get("kept") else 2 * pen.line)
+    for place in result["data"]["vanished"]:
+        pen.dashes(place, VANISHED)
     pen.label(_caption(result), 0, 0, CAPTION)
     for crop in crops:
         pen.label(str(crop["model"]), crop["x"], crop["y"] + crop["height"], CROP)
     for detection in result["data"]["detections"]:
         pen.label(f"{detection['confidence']:.2f}", detection["bbox"]["x"], detection["bbox"]["y"], color)
+    for place in result["data"]["vanished"]:
+        pen.label("vanished", place["x"], place["y"], VANISHED)
     return pen.picture
 
 

@@ -119,6 +119,7 @@ def _stream(stream: Stream) -> dict[str, Any]:
         "worker_id": stream.worker_id,
         "attention": asdict(stream.settings.attention),
         "people": stream.shown.count if known else None,
+        "vanished": len(stream.known.vanished) if known else None,
         "best_confidence": stream.shown.best_confidence if known else None,
         "inference": stream.shown.inference,
     }

@@ -18,7 +18,7 @@ from msgspec.structs import asdict
 
 from orion.errors import SourceError
 from orion.ledger import Lease
-from orion.messages import DetectorInfo, FrameResult, Outcome, Region, RoiProcessing
+from orion.messages import DetectorInfo, FrameResult, Outcome, Region, RoiProcessing, VanishedPerson
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +38,12 @@ def publishable(
     info: DetectorInfo,
     labels: Mapping[int, str] | None,
     capture_to_result_ms: float,
+    since_ns: Mapping[VanishedPerson, int],
 ) -> dict[str, Any]:
     """Return the result as it is published: plain values only.
 
     `identity` has instance_id, room_id, stream_id and run_id. `labels` names the classes when more than one was asked
-    for, and is None otherwise.
+    for, and is None otherwise. `since_ns` tells of everybody vanished when they were last seen, by the wall clock.
     """
     frame, outcome = lease.frame, result.outcome
     return {
@@ -55,6 +56,7 @@ def publishable(
         "data": {
             "detections": _detections(outcome, labels),
             "count": len(outcome.detections),
+            "vanished": [place(one, since_ns[one]) for one in outcome.known.vanished],
             "metadata": _metadata(lease, outcome, info),
         },
         "timing": {
@@ -71,11 +73,17 @@ def publishable(
     }
 
 
+def place(person: VanishedPerson, since_ns: int) -> dict[str, Any]:
+    """Return where and when somebody vanished who was last seen at `since_ns`, by the wall clock."""
+    bbox = {"x": person.x, "y": person.y, "width": person.width, "height": person.height}
+    return bbox | {"since": timestamp(since_ns)}
+
+
 def _detections(outcome: Outcome, labels: Mapping[int, str] | None) -> list[dict[str, Any]]:
     found = []
     for one in outcome.detections:
         bbox = {"x": one.x, "y": one.y, "width": one.width, "height": one.height}
-        said = {"bbox": bbox, "confidence": round(one.confidence, 4)}
+        said = {"bbox": bbox, "confidence": round(one.confidence, 4)} | ({"kept": True} if one.kept else {})
         found.append(said if labels is None else said | {"class": labels.get(one.class_id, str(one.class_id))})
     return found
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from orion.capture import Capture, CaptureSettings, Outbound
 from orion.errors import SharedMemoryError
+from orion.known import KnownOnStream
 from orion.ledger import Lease, Ledger
 from orion.messages import AttentionSettings, Outcome, Region
 from orion.ring import MIN_SLOTS, Ring
@@ -136,6 +137,7 @@ class Stream:
         """The next frame is the first after a pause."""
         self.shown = Shown()
         self.counts = RoiCounts()
+        self.known = KnownOnStream()
         self._rings = rings
         self._own_rings: list[str] = []
         self._capture = Capture(
@@ -177,7 +179,7 @@ class Stream:
         self.settings = settings
         self._capture.limiter.rate_hz = settings.capture.rate_hz
         if source is not None:
-            self._capture.switch(source)
+            self.known.expect(self._capture.switch(source))
 
     def reads_with(self, capture: Capture) -> bool:
         """Return whether it is this stream that `capture` reads for, and not one that had its id before."""

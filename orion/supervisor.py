@@ -28,7 +28,7 @@ from orion.limits import Limits
 from orion.mailbox import Mailbox
 from orion.messages import DetectorInfo, DetectRequest, FrameFailure, FrameMessage, FrameResult
 from orion.posts import BusEvent, CommandReceived, Controller, Keeper, Outlet, PartFailed, Post, StopRequested
-from orion.results import publishable, timestamp
+from orion.results import place, publishable, timestamp
 from orion.source import Source
 from orion.stream import RingMaker, Stream, StreamSettings
 from orion.telemetry import Latencies
@@ -247,6 +247,7 @@ class Supervisor:
         self._abandon_orphan(stream)
         self._first_seqs[stream_id] = stream.next_seq
         self.crew.forget(stream.worker_id, stream_id)
+        stream.known.drop()
         self._removed.append(stream)
 
     def _is_gone(self, stream: Stream) -> bool:
@@ -318,10 +319,14 @@ class Supervisor:
         handle.total_latency_ms += outcome.total_ms
         self.latencies.add(_durations_ms(result, capture_to_result_ms))
         stream.note(outcome, time.monotonic())
+        stream.known.take(outcome.known, handle.process_name, lease.frame)
         labels = dict(busy.info.labels) if len(busy.info.labels) > 1 else None
-        published = publishable(self._identity(stream), lease, result, busy.info, labels, capture_to_result_ms)
+        published = publishable(
+            self._identity(stream), lease, result, busy.info, labels, capture_to_result_ms, stream.known.since_ns
+        )
         self.outlet.result(published, lambda: self._rings.find(lease.slot.ring).peek(lease.slot.index))
         stream.ledger.give_back(lease, "held" if outcome.inference == "held" else "inferred")
+        self._report_vanished(stream)
 
     def bereaved(self, handle: WorkerHandle, busy: Busy) -> None:
         """Keep a dead worker's frame for the successor; the second death with the same frame drops it."""
@@ -364,6 +369,7 @@ class Supervisor:
         for stream_id, worker_id in dispatch.levelled(present, ready, held).items():
             self.crew.forget(present[stream_id], stream_id)
             self.streams[stream_id].worker_id = worker_id
+            self.streams[stream_id].known.let_go()
             _log.info(
                 "moves from %s to %s, which has fewer", present[stream_id], worker_id, extra={"stream": stream_id}
             )
@@ -386,12 +392,14 @@ class Supervisor:
         self._leases += 1
         stream.served = self._leases
         frame = lease.frame
+        handed = stream.known.hand_out(handle.process_name, frame)
         request = DetectRequest(
             stream_id=stream.stream_id,
             stream_time_s=frame.stream_time_s,
             continuous=frame.continuous and lease.attempt == 1 and not stream.resumed,
             settings=stream.settings.attention,
             regions=stream.regions,
+            known=handed.known,
         )
         message = FrameMessage(
             lease=self._leases,
@@ -403,7 +411,7 @@ class Supervisor:
         )
         stream.resumed = False
         self._leased[self._leases] = stream
-        self.crew.give(handle, idle, lease, message)
+        self.crew.give(handle, idle, lease, message, anew=handed.anew)
 
     def _lease(self, stream: Stream, worker_id: str) -> Lease | None:
         orphan, stream.orphan = stream.orphan, None
@@ -428,6 +436,15 @@ class Supervisor:
         about = {"stream": fields.get("stream_id"), "worker": fields.get("worker_id")}
         _log.log(_EVENT_LEVELS.get(event, logging.WARNING), "%s: %s", event, fields["reason"], extra=about)
         self._publish(event, fields)
+
+    def _report_vanished(self, stream: Stream) -> None:
+        """Report those who have been looked for long enough, each once."""
+        for person in stream.known.due():
+            told = place(person, stream.known.since_ns[person])
+            since, where = told.pop("since"), f"x {person.x}, y {person.y}, {person.width} x {person.height} pixels"
+            reason = f"somebody disappeared inside the picture, last seen at {where}"
+            about = {"stream_id": stream.stream_id, "state": stream.state, "reason": reason}
+            self._report("person_vanished", **about, bbox=told, since=since)
 
     def _publish(self, event: str, fields: Mapping[str, Any]) -> None:
         base = {"event": event, "instance_id": self.settings.instance_id, "run_id": self.settings.run_id}

@@ -41,6 +41,7 @@ class _Stream:
     rate: RateMeter = field(default_factory=RateMeter)
     latency: Histogram = field(default_factory=Histogram)
     people: int = 0
+    vanished: int = 0
     plan: str = ""
     size: str = ""
     heard_s: float | None = None
@@ -112,11 +113,11 @@ class View:
             yield f"{stream_id}: {state}, {rate} results/s, p50 {p50} ms, p95 {p95} ms, {how}, people {people}"
 
     def _table(self, now_s: float) -> Table:
-        table = Table(box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False, collapse_padding=True)
         for name in ("stream", "state", "results/s", "p50 ms", "p95 ms", "plan", "size", "people"):
             table.add_column(name, justify="left" if name in {"stream", "state", "plan"} else "right", no_wrap=True)
         for stream_id, (state, rate, p50, p95, plan, size, people) in self._rows(now_s):
-            style = "bold green" if people not in {"-", "0"} else ""
+            style = "bold red" if "vanished" in people else "bold green" if people not in {"-", "0"} else ""
             table.add_row(stream_id, state, rate, p50, p95, plan, size, Text(people, style=style))
         return table
 
@@ -125,7 +126,8 @@ class View:
             fresh = stream.rate.fresh(now_s)
             silent = stream.state == "running" and stream.heard_s is not None and not fresh
             state = f"silent {now_s - (stream.heard_s or 0.0):.0f} s" if silent else stream.state
-            people = str(stream.people) if fresh and stream.state in SEEING else "-"
+            vanished = f" ({stream.vanished} vanished)" if stream.vanished else ""
+            people = f"{stream.people}{vanished}" if fresh and stream.state in SEEING else "-"
             figures = [stream.latency.percentile(percent) for percent in (50, 95)]
             p50, p95 = ("-" if figure is None else f"{figure:.1f}" for figure in figures)
             rate = f"{stream.rate.rate_hz(now_s):.1f}"
@@ -143,13 +145,15 @@ class View:
                 "data": {
                     "count": int(count),
                     "metadata": {"inference": str(plan), "model_selected": str(size)} as about,
-                },
+                } as data,
                 "latency": {"capture_to_result_ms": int() | float() as latency_ms},
             } if not result.get("replayed"):
                 if stream.state not in _ODD:
                     stream.state = "running"
                 stream.heard_s = now_s
                 stream.people, stream.plan, stream.size = count, plan, "" if plan == "held" else size
+                # Results of versions before say nothing of it.
+                stream.vanished = len(vanished) if isinstance(vanished := data.get("vanished"), list) else 0
                 stream.rate.add(now_s)
                 stream.latency.add(latency_ms)
                 self._model = f"{about.get('model_name', '')} on {about.get('provider', '')}"

@@ -8,12 +8,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from benchmarks.faults import FAULTS, send
 from benchmarks.fixed import FixedDetector
 from orion import wire
-from orion.messages import Committed, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels, SessionInfo
+from orion.messages import (
+    AttentionStats,
+    Committed,
+    DetectorInfo,
+    DetectorSpec,
+    DetectRequest,
+    Known,
+    KnownPerson,
+    LearnedExit,
+    Outcome,
+    Pixels,
+    Search,
+    SessionInfo,
+    VanishedPerson,
+)
+from tests.instances import until
 
 INFO = DetectorInfo(
     "scripted", "unknown", (SessionInfo("none", "0" * 64, 640, "cpu", 1.0, 1.0),), 1.0, ((0, "person"),)
@@ -81,6 +97,56 @@ class Hasty(Changing):
     def load(self, spec: DetectorSpec) -> "Changing":  # type: ignore[override]
         send(wire.encode(Committed(1)))
         return super().load(spec)
+
+
+class Knowing(Changing):
+    """Knows somebody on each stream, and looks for somebody else who vanished before its first frame there. Writes
+    down what it is told, beside its memory of faults: a line of JSON for each request with what it answered, and for
+    each Forget. The fault `gate` waits until the file `go` is beside it.
+    """
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__(spec)
+        self._known: dict[str, Known] = {}
+
+    def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
+        now_s = request.stream_time_s
+        before = request.known or self._known.get(request.stream_id)
+        if before is None:
+            gone = VanishedPerson(10, 20, 30, 40, now_s - 0.5)
+            before = Known(now_s, (KnownPerson(50, 20, 30, 60, 0, 0),), (Search(gone, 0, now_s),))
+        outcome = super().process(frame, request)
+        (person,), (search,) = before.people, before.searches
+        known = replace(
+            before,
+            time_s=now_s,
+            people=(replace(person, answers=person.answers + 1),),
+            searches=(replace(search, streaks=search.streaks + 1),),
+        )
+        self._known[request.stream_id] = known
+        self._note(stream=request.stream_id, given=request.known, answered=known, width=frame.shape[1])
+        return replace(outcome, known=known)
+
+    def attention_stats(self, stream_id: str) -> AttentionStats:  # type: ignore[override]
+        exits = (LearnedExit(0.5, 0.25, 3, 2),)
+        return AttentionStats(
+            (), (), 0, 0, 0, 0, 0, 0.0, 0, 0, 1.0, 2.0, (), None, searches=7, search_share=0.01, vanished=1, exits=exits
+        )
+
+    def forget(self, stream_id: str) -> None:
+        self._known.pop(stream_id, None)
+        self._note(forgotten=stream_id)
+
+    def _note(self, **told: object) -> None:
+        with self._memory.with_suffix(".told").open("a") as file:
+            file.write(msgspec.json.encode({"pid": os.getpid(), **told}).decode() + "\n")
+
+    def _misbehave(self) -> None:
+        if self._fault == "gate":
+            self._memory.with_suffix(".gate").touch()
+            until(self._memory.with_suffix(".go").exists, "the word to go on")
+        else:
+            super()._misbehave()
 
 
 class Sequenced(FixedDetector):

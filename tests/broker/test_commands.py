@@ -120,11 +120,42 @@ def test_regions_and_strategies(mosquitto: Mosquitto, tmp_path: Path) -> None:
         assert 0 <= recall["hits"] <= recall["total"]
         assert 0 <= recall["last_hour"] <= 1
         assert stats["streams"]["cam0"]["history"] == stats["history"]
+        assert {"searches", "search_share", "vanished", "found_again", "exits"} <= stats.keys()
+        assert stats["vanished_now"] == []
         assert operator.do("disable_auto_focus") == {"auto_focus_enabled": False}
         assert operator.stream()["attention"]["mode"] == "external"
         assert operator.do("enable_auto_focus") == {"auto_focus_enabled": True}
         assert operator.do("clear_auto_focus_history") == {"auto_focus_history_cleared": True}
         operator.await_more(2)
+
+
+def test_exits_and_the_search_are_changed_while_it_runs(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    door = [[0.4, 0.1], [0.6, 0.1], [0.6, 0.7]]
+    with operated(mosquitto, tmp_path, *configured(tmp_path)) as (operator, _):
+        pid = operator.status()["workers"][0]["pid"]
+        crossing = [[0, 0], [1, 1], [1, 0], [0, 1]]
+        for exits, error in (
+            ([door, crossing], "streams.0.exits.1: is no polygon: the edge"),
+            ([door] * 17, "at most 16"),
+        ):
+            answer = operator.ask("update_config", config={"streams": [{"stream_id": "cam0", "exits": exits}]})
+            assert (answer["code"], error in answer["error"]) == ("invalid_params", True), answer
+        changed = {"streams": [{"stream_id": "cam0", "exits": [door]}], "attention": {"vanish_s": None}}
+        applied = operator.do("update_config", config=changed)["applied"]
+        assert applied == ["attention.vanish_s", "streams.cam0.exits"]
+        attention = operator.stream()["attention"]
+        assert (attention["exits"], attention["vanish_s"]) == ([door], None)
+        assert all(result["data"]["vanished"] == [] for result in operator.await_more(3))
+        assert operator.stream()["vanished"] == 0
+        assert operator.do("update_config", config={"attention": {"vanish_s": 120}})["config_updated"]
+        applied = operator.do("update_config", config={"models": {"person_detector": {"confidence_keep": 0.25}}})[
+            "applied"
+        ]
+        assert applied == ["models.person_detector.confidence_keep"]
+        operator.await_more(2)
+        status = operator.status()
+        assert [worker["pid"] for worker in status["workers"]] == [pid], "no worker was started anew"
+        assert status["changed"] == ["models.person_detector.confidence_keep", "streams.cam0.exits"]
 
 
 def test_streams_come_change_and_go(mosquitto: Mosquitto, tmp_path: Path) -> None:

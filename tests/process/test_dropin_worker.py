@@ -141,6 +141,21 @@ def test_a_frame_is_answered_as_the_original_did(worker: Orchestrator) -> None:
     assert worker.finish() == (0, b"")
 
 
+def test_nobody_is_kept_who_falls_under_the_threshold(hardened: Orchestrator) -> None:
+    frame = picture(960, 540, PATCHES[:1])
+    hardened.send_frame(frame)
+    seen = hardened.receive()["data"]
+    assert [found.keys() for found in seen["detections"]] == [{"bbox", "confidence"}]
+    x, y, width, height = PATCHES[0]
+    frame[y : y + height, x : x + width, 2] = GREY + round(0.35 * (255 - GREY))
+    hardened.send_frame(frame)
+    data = hardened.receive()["data"]
+    assert (data["detections"], data["count"], data.keys()) == ([], 0, {"detections", "count", "metadata"})
+    frame[y : y + height, x : x + width, 2] = GREY + round(0.45 * (255 - GREY))
+    hardened.send_frame(frame)
+    assert hardened.receive()["data"]["count"] == 1, "what is just above the threshold is seen"
+
+
 def test_colours_reach_the_model_in_the_right_order(hardened: Orchestrator) -> None:
     """The patch is red; the model's first column is that of its first channel, which is red."""
     frame = np.full((540, 960, 3), GREY, np.uint8)

@@ -1,5 +1,7 @@
 """The configuration's values: what they default to, what they agree on with other modules, what they never show."""
 
+import json
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -17,7 +19,9 @@ from orion.config import (
     json_schema,
     source_kind,
 )
+from orion.lookup import ModelPair
 from orion.messages import AttentionSettings
+from orion.reconfigure import detector_spec
 from workers.providers import PROVIDERS
 
 
@@ -32,7 +36,23 @@ def test_defaults_are_those_of_the_vocabulary() -> None:
     config = Config()
     assert config.attention_for(config.streams[0]) == AttentionSettings()
     configured = set(type(config.attention).model_fields)
-    assert configured == set(AttentionSettings.__struct_fields__)
+    assert configured | {"exits"} == set(AttentionSettings.__struct_fields__)
+
+
+def test_exits_are_the_streams_own() -> None:
+    corner = [[0, 0], [0.25, 0], [0, 0.25]]
+    streams = [{"stream_id": "a", "source": "demo", "exits": [corner]}, {"stream_id": "b", "source": "demo"}]
+    config = Config.model_validate_json(json.dumps({"streams": streams}), strict=True)
+    settings = [config.attention_for(stream) for stream in config.streams]
+    assert [one.exits for one in settings] == [(((0.0, 0.0), (0.25, 0.0), (0.0, 0.25)),), ()]
+
+
+@pytest.mark.parametrize(("confidence", "keep", "in_force"), [(0.5, 0.3, 0.3), (0.2, 0.3, 0.2), (0.5, 0.9, 0.5)])
+def test_who_was_there_is_never_held_to_more_than_who_appears(confidence: float, keep: float, in_force: float) -> None:
+    detector = {"confidence": confidence, "confidence_keep": keep}
+    config = Config.model_validate({"models": {"person_detector": detector}})
+    spec = detector_spec(config, ModelPair(Path("m.onnx"), None), 1)
+    assert (spec.confidence, spec.confidence_keep) == (confidence, in_force)
 
 
 def test_limits_are_those_of_the_modules_that_have_them() -> None:
@@ -142,4 +162,4 @@ def test_the_keys_are_the_documented_ones() -> None:
         *("instance_id", "room_id", "shutdown_timeout_s", "streams", "models", "attention", "workers", "ring"),
         *("control", "persist_changes", "mqtt", "telemetry_s", "log", "run"),
     ]
-    assert _sections(StreamConfig) == ["stream_id", "source", "room_id", "rate_hz", "attention"]
+    assert _sections(StreamConfig) == ["stream_id", "source", "room_id", "rate_hz", "attention", "exits"]

@@ -31,6 +31,7 @@ STREAM = {
     "mean_fps": 7.65,
     "people": 2,
     "best_confidence": 0.876,
+    "vanished": 0,
 }
 
 
@@ -92,9 +93,19 @@ def test_a_line_for_logs_says_the_same() -> None:
 
 
 def test_who_is_there_is_not_said_where_nobody_can_tell() -> None:
-    nobody: dict[str, Any] = {"state": "lost", "people": None, "best_confidence": None}
+    nobody: dict[str, Any] = {"state": "lost", "people": None, "best_confidence": None, "vanished": None}
     assert live(state(**nobody))[1] == "hall lost 100 61 17 19 superseded, 2 paused 9.9 -"
     assert one_line(STREAM | nobody).endswith("; - person(s) now")
+
+
+def test_a_room_from_which_somebody_vanished_does_not_pass_for_empty() -> None:
+    empty: dict[str, Any] = {"people": 0, "best_confidence": None, "vanished": 1}
+    assert live(state(**empty))[1].endswith(" 9.9 0 (1 vanished)")
+    assert live(state(vanished=2))[1].endswith(" 9.9 2 (0.88, 2 vanished)")
+    assert one_line(STREAM | empty).endswith("; 0 person(s) now, 1 vanished")
+    assert shown(summary(state(**empty), "shutdown"), 100)[2].endswith(" 7.7 0 (1 vanished)")
+    assert display._people_cell(STREAM | empty).style == "bold red"
+    assert display._people_cell(STREAM | {"people": 0, "best_confidence": None}).style == ""
 
 
 def test_the_summary_has_the_counts_and_the_latency_of_each_stage() -> None:

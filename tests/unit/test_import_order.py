@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 PACKAGES = ("orion", "workers", "models", "benchmarks")
 
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("vocabulary", frozenset({"errors", "messages", "paths", "stdio", "uri", "demo", "config", "log"})),
+    ("vocabulary", frozenset({"errors", "messages", "paths", "stdio", "uri", "demo", "polygon", "config", "log"})),
     ("settings", frozenset({"yaml_file", "keys", "persist", "settings"})),
     (
         "transport and edges",
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         )
         | {"scene", "signals", "source", "sources", "telemetry", "video", "vitals", "wire"},
     ),
-    ("ownership and decisions", frozenset({"ledger", "dispatch", "limits", "pacing", "restart", "swap"})),
+    ("ownership and decisions", frozenset({"ledger", "dispatch", "known", "limits", "pacing", "restart", "swap"})),
     ("control requests", frozenset({"requests", "control", "desk", "changes"})),
     ("the child", frozenset({"loader", "worker"})),
     (

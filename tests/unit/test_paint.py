@@ -25,7 +25,7 @@ def result(
     detections = [{"bbox": dict(zip(keys, box, strict=True)), "confidence": 0.871} for box in boxes]
     roi_processing = None if crops is None else {"crops": crops}
     metadata = {"inference": inference, "model_selected": "320", "roi_processing": roi_processing}
-    data = {"detections": detections, "count": len(boxes), "metadata": metadata}
+    data = {"detections": detections, "count": len(boxes), "vanished": [], "metadata": metadata}
     return {"stream_id": "cam0", "frame_seq": 42, "data": data}
 
 
@@ -70,6 +70,35 @@ def test_held_boxes_have_another_colour() -> None:
     assert not near(fresh, paint.HELD).any()
     assert near(held, paint.HELD).any()
     assert not near(held, paint.FOUND).any()
+
+
+def test_kept_boxes_have_thinner_lines() -> None:
+    told = result((100, 100, 80, 200))
+    whole = near(paint.draw(frame(640, 480), told), paint.FOUND)[200]
+    told["data"]["detections"][0]["kept"] = True
+    kept = near(paint.draw(frame(640, 480), told), paint.FOUND)[200]
+    assert 0 < kept.sum() < whole.sum()
+
+
+@pytest.mark.parametrize(("width", "height"), [(320, 240), (1280, 720), (3840, 2160)])
+def test_the_place_of_somebody_vanished_has_a_broken_line_and_a_word(width: int, height: int) -> None:
+    x, y, wide, tall = width // 4, height // 3, width // 3, height // 2
+    told = result()
+    told["data"]["vanished"] = [{"x": x, "y": y, "width": wide, "height": tall, "since": "2026-01-02T03:04:05.6Z"}]
+    red = near(paint.draw(frame(width, height), told), paint.VANISHED)
+    sides = [red[y : y + tall, x], red[y : y + tall, x + wide - 1], red[y + tall - 1, x : x + wide]]
+    assert all(0.3 < side.mean() < 0.9 for side in sides), [side.mean() for side in sides]
+    inside = red[y + tall // 4 : y + tall - tall // 4, x + wide // 4 : x + wide - wide // 4]
+    assert not inside.any()
+    above = red[: y - 1, x : x + wide]
+    assert above.sum() > 150, "the plate of the word is in the picture"
+
+
+@pytest.mark.parametrize("place", [(-50, -50, 2**31, 2**31), (310, 230, 10**6, 10**6), (10**9, 10**9, 5, 5)])
+def test_the_place_of_somebody_vanished_may_lie_outside(place: tuple[int, int, int, int]) -> None:
+    told = result()
+    told["data"]["vanished"] = [dict(zip(("x", "y", "width", "height"), place, strict=True))]
+    assert paint.draw(frame(320, 240), told).shape == (240, 320, 3)
 
 
 def test_each_crop_is_drawn_but_one_that_is_the_whole_frame() -> None:

@@ -9,6 +9,7 @@ import termios
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from orion.errors import SourceError
 from orion.ledger import Frame, Lease, Slot
@@ -18,10 +19,13 @@ from orion.messages import (
     DetectorInfo,
     FrameResult,
     InferenceKind,
+    Known,
     Outcome,
     Region,
     RoiProcessing,
+    Search,
     SessionInfo,
+    VanishedPerson,
 )
 from orion.results import ResultWriter, publishable, timestamp
 from tests.instances import until
@@ -45,7 +49,7 @@ def outcome(inference: InferenceKind = "full", roi: RoiProcessing | None = None)
 
 
 def test_a_result_has_every_field() -> None:
-    result = publishable(IDENTITY, LEASE, outcome(), INFO, None, 21.5)
+    result = publishable(IDENTITY, LEASE, outcome(), INFO, None, 21.5, {})
     assert result["timestamp"] == "2023-11-14T22:13:20.123456Z"
     assert result["trace_id"] == "abc-cam0-41"
     assert (result["worker_id"], result["frame_seq"], result["type"]) == ("w0", 41, "person_detection")
@@ -54,6 +58,7 @@ def test_a_result_has_every_field() -> None:
         {"bbox": {"x": 500, "y": 180, "width": 90, "height": 160}, "confidence": 0.5},
     ]
     assert result["data"]["count"] == 2
+    assert result["data"]["vanished"] == []
     assert result["data"]["metadata"] == {
         "frame_width": 1920,
         "frame_height": 1080,
@@ -86,19 +91,40 @@ def test_a_result_has_every_field() -> None:
 
 
 def test_attention_is_told_with_the_session_that_was_used() -> None:
-    roi = RoiProcessing(
-        320, True, "auto_history", "simple", (), Region(0, 0, 0.5, 0.5), (Crop(1, 2, 30, 40, 320),), (1, 2, 30, 40), "x"
-    )
-    metadata = publishable(IDENTITY, LEASE, outcome("roi", roi), INFO, None, 1.0)["data"]["metadata"]
+    crops = (Crop(1, 2, 30, 40, 320), Crop(5, 6, 30, 40, 640, turn=-90))
+    roi = RoiProcessing(320, True, "auto_history", "simple", (), Region(0, 0, 0.5, 0.5), crops, (1, 2, 30, 40), "x")
+    metadata = publishable(IDENTITY, LEASE, outcome("roi", roi), INFO, None, 1.0, {})["data"]["metadata"]
     assert metadata["roi_attention"] is True
     assert (metadata["model_selected"], metadata["model_sha256"], metadata["provider"]) == ("320", "bb", "openvino")
-    assert metadata["roi_processing"]["crops"] == [{"x": 1, "y": 2, "width": 30, "height": 40, "model": 320}]
+    assert metadata["roi_processing"]["crops"] == [
+        {"x": 1, "y": 2, "width": 30, "height": 40, "model": 320, "turn": 0},
+        {"x": 5, "y": 6, "width": 30, "height": 40, "model": 640, "turn": -90},
+    ]
     assert metadata["roi_processing"]["crop"] == {"x": 1, "y": 2, "width": 30, "height": 40}
     assert metadata["roi_processing"]["merged_roi"] == {"x": 0, "y": 0, "width": 0.5, "height": 0.5}
 
 
+def test_somebody_vanished_has_a_place_and_a_time() -> None:
+    person = VanishedPerson(10, 20, 30, 40, 0.5)
+    known = Known(1.5, searches=(Search(person, 3, 2.0),))
+    answer = outcome()
+    answer = replace(answer, outcome=replace(answer.outcome, known=known))
+    data = publishable(IDENTITY, LEASE, answer, INFO, None, 1.0, {person: 1_700_000_000_000_000_000})["data"]
+    assert data["vanished"] == [{"x": 10, "y": 20, "width": 30, "height": 40, "since": "2023-11-14T22:13:20.000000Z"}]
+    assert data["count"] == 2
+
+
+def test_only_a_kept_box_says_so() -> None:
+    answer = outcome()
+    boxes = (BOXES[0], replace(BOXES[1], confidence=0.31, kept=True))
+    answer = replace(answer, outcome=replace(answer.outcome, detections=boxes))
+    seen, kept = publishable(IDENTITY, LEASE, answer, INFO, None, 1.0, {})["data"]["detections"]
+    assert "kept" not in seen
+    assert (kept["kept"], kept["confidence"]) == (True, 0.31)
+
+
 def test_classes_are_named_when_more_than_one_is_asked_for() -> None:
-    result = publishable(IDENTITY, LEASE, outcome(), INFO, {0: "person", 2: "car"}, 1.0)
+    result = publishable(IDENTITY, LEASE, outcome(), INFO, {0: "person", 2: "car"}, 1.0, {})
     assert [detection["class"] for detection in result["data"]["detections"]] == ["person", "car"]
 
 

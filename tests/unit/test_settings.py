@@ -21,6 +21,7 @@ streams:
     room_id: hab-302
     rate_hz: 2.0
     attention: {mode: auto}
+    exits: [[[0, 0.2], [0.1, 0.2], [0.1, 0.9], [0, 0.9]]]
 models:
   person_detector:
     model_dir: .
@@ -28,6 +29,7 @@ models:
     model_path: null
     model_path_320: null
     confidence: 0.5
+    confidence_keep: 0.3
     iou: 0.45
     classes: [person]
     provider: auto
@@ -43,6 +45,7 @@ attention:
   rescan_s: 2.0
   min_person_px: 40
   recall_floor: 0.97
+  vanish_s: 120
 workers: {count: auto, threads: auto, frame_deadline_s: auto}
 ring: {slots: 4}
 control: {forbid: [shutdown], source_dirs: []}
@@ -58,6 +61,8 @@ mqtt:
 telemetry_s: 30
 log: {level: info, format: text}
 """
+
+DETECTOR = ("models", "person_detector")
 
 
 def load(cwd: Path, file: str | None = None, environ: Mapping[str, str] | None = None, **options: Any) -> Config:
@@ -85,6 +90,7 @@ def test_every_documented_key_is_read(tmp_path: Path) -> None:
     assert config.instance_id == "hall-2"
     assert config.attention.mode == "off"
     assert config.attention_for(config.streams[0]).mode == "auto"
+    assert config.attention_for(config.streams[0]).exits == (((0, 0.2), (0.1, 0.2), (0.1, 0.9), (0, 0.9)),)
     assert config.room_for(config.streams[0]) == "hab-302"
     assert config.control.forbid == ("shutdown",)
     assert config.models.person_detector.model_dir == Path()
@@ -111,6 +117,9 @@ def test_the_file_may_be_named(tmp_path: Path) -> None:
         ("ORION_PERSIST_CHANGES", "true", ("persist_changes",), True),
         ("ORION_ATTENTION__MODE", "off", ("attention", "mode"), "off"),
         ("ORION_ATTENTION__RESCAN_S", "null", ("attention", "rescan_s"), None),
+        ("ORION_ATTENTION__VANISH_S", "null", ("attention", "vanish_s"), None),
+        ("ORION_MODELS__PERSON_DETECTOR__CONFIDENCE_KEEP", ".2", (*DETECTOR, "confidence_keep"), 0.2),
+        ("ORION_STREAMS__0__EXITS", "[[[0, 0], [1, 0], [0, 1]]]", ("streams", 0, "exits", 0, 1), (1, 0)),
         ("ORION_WORKERS__COUNT", "2", ("workers", "count"), 2),
         ("ORION_MODELS__PERSON_DETECTOR__CLASSES", '["person", "dog"]', ("models", "person_detector", "classes"), None),
         ("ORION_STREAMS__0__SOURCE", "rtsp://a:b@h/x", ("streams", 0, "source"), "rtsp://a:b@h/x"),
@@ -197,6 +206,50 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
     ]
 
 
+SQUARE = "[[0, 0], [1, 0], [1, 1], [0, 1]]"
+
+
+@pytest.mark.parametrize(
+    ("exits", "wrong"),
+    [
+        ("[[0, 0], [1, 1]]", ": should have at least 3 items, not a list of 2"),
+        (
+            str([[place / 40, place % 2 / 10] for place in range(33)]),
+            ": should have at most 32 items, not a list of 33",
+        ),
+        (
+            "[[0, 0], [1, 1], [1, 0], [0, 1]]",
+            ": is no polygon: the edge after point 0 crosses or touches the one after ",
+        ),
+        ("[[0, 0], [1, 0], [1, 1], [0, 0]]", ": is no polygon: point 3 is point 0 again (it closes by itself)"),
+        ("[[0, 0], [1.5, 0], [1, 1]]", ".1.0: should be less than or equal to 1, not 1.5"),
+        ("[[0, 0], [1], [1, 1]]", ".1.1: is missing"),
+        ("[[0, 0], [.nan, 0], [1, 1]]", ".1.0: should be "),
+        ("door", ': should be a list, not "door"'),
+    ],
+)
+def test_an_exit_that_is_no_polygon_is_told_with_its_place(tmp_path: Path, exits: str, wrong: str) -> None:
+    [found] = problems(tmp_path, f"streams: [{{stream_id: a, source: demo, exits: [{SQUARE}, {exits}]}}]")
+    assert found.startswith(f"streams.0.exits.1{wrong}")
+    assert found.endswith("(orion.yaml, line 1)")
+
+
+def test_there_are_at_most_16_exits(tmp_path: Path) -> None:
+    [found] = problems(tmp_path, f"streams: [{{stream_id: a, source: demo, exits: [{', '.join([SQUARE] * 17)}]}}]")
+    assert found.startswith("streams.0.exits: should have at most 16 items, not a list of 17")
+
+
+@pytest.mark.parametrize("vanish_s", ["0", "-1", "3601", ".inf", "soon"])
+def test_how_long_somebody_is_looked_for_has_bounds(tmp_path: Path, vanish_s: str) -> None:
+    [found] = problems(tmp_path, f"attention: {{vanish_s: {vanish_s}}}")
+    assert found.startswith("attention.vanish_s: should be ")
+
+
+def test_a_low_confidence_of_the_command_line_needs_no_other_key(tmp_path: Path) -> None:
+    model = load(tmp_path, confidence="0.2").models.person_detector
+    assert (model.confidence, model.confidence_keep) == (0.2, 0.3)
+
+
 @pytest.mark.parametrize(
     ("unknown", "meant"),
     [
@@ -214,7 +267,7 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
             "models: {person_detector: {threshold: 0.4}}",
             (
                 "did you mean provider? known are model_dir, size, model_path, model_path_320, "
-                "confidence, iou, classes, provider"
+                "confidence, confidence_keep, iou, classes, provider"
             ),
         ),
     ],

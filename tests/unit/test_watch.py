@@ -19,6 +19,11 @@ def result(stream_id: str = "cam0", people: int = 1, inference: str = "roi") -> 
     }
 
 
+def vanished(*people: dict[str, Any], **more: Any) -> dict[str, Any]:
+    told = result(**more)
+    return told | {"data": told["data"] | {"vanished": list(people)}}
+
+
 def drawn(view: View, now_s: float) -> list[str]:
     console = Console(width=80, record=True, file=None, quiet=False, force_terminal=False)
     with console.capture() as capture:
@@ -43,6 +48,22 @@ def test_results_show_as_one_line_a_stream() -> None:
     silent = next(line for line in drawn(view, 11.9) if line.startswith("cam0"))
     assert "silent 10 s" in silent
     assert silent.split()[-1] == "-"
+
+
+def test_a_room_from_which_somebody_vanished_does_not_pass_for_empty() -> None:
+    view = View("hall")
+    long = "a-camera-with-a-name-of-many-letters"
+    for number in range(20):
+        view.hear(vanished({}, people=0), number / 10)
+        view.hear(vanished({}, {}, stream_id=long, people=0, inference="full"), number / 10)
+    lines = drawn(view, 2.0)
+    assert all(len(line) <= 80 for line in lines)
+    assert next(line for line in lines if line.startswith("cam0")).endswith(" 0 (1 vanished)")
+    assert next(line for line in lines if line.startswith("a-cam")).endswith(" 0 (2 vanished)")
+    assert list(view.lines(2.0))[1].endswith(", people 0 (1 vanished)")
+    assert drawn(view, 11.9)[-1].split()[-1] == "-", "of old no more is known than of people"
+    view.hear(vanished(people=1), 12.0)
+    assert next(line for line in drawn(view, 12.0) if line.startswith("cam0")).endswith(" 1")
 
 
 def test_telemetry_says_which_streams_there_are_and_how_they_are() -> None:
@@ -147,6 +168,7 @@ def test_whoever_is_heard_is_not_missed() -> None:
         {"type": "person_detection"},
         {"type": "person_detection", "stream_id": "cam0", "data": 5},
         {"type": "person_detection", "stream_id": 5},
+        result() | {"data": result()["data"] | {"vanished": 5}},
         {"type": "telemetry", "streams": [5, {}], "workers": [None]},
         {"type": "telemetry", "streams": None},
         {"event": 7},
