@@ -171,6 +171,8 @@ class KnownPerson(Value, frozen=True):
     """They appeared away from the edges: who does so was there before."""
     uncut: tuple[int, int] = (0, 0)
     """Width and height when the frame's edges cut neither, as far as that was seen."""
+    length: Finite = 0.0
+    """The longest side of the boxes of the last seconds: a body's height, in pixels, also while it falls."""
 
 
 class VanishedPerson(Value, frozen=True):
@@ -193,6 +195,8 @@ class Search(Value, frozen=True):
     """How many times the place was looked at, upright and turned."""
     next_s: Finite
     """When it is looked at again, by the stream's clock."""
+    length: Finite = 0.0
+    """That of the person."""
 
 
 class LearnedExit(Value, frozen=True):

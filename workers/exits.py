@@ -10,14 +10,16 @@ from msgspec.structs import replace
 from orion.messages import KnownPerson, LearnedExit, Polygon
 from workers.boxes import EDGE_PX, Boxes
 
-OUTWARD = 0.1
-"""Body heights a second from which somebody walks towards an edge, with both sides: who falls towards it keeps one, the
-feet, in its place."""
+OUTWARD, TOGETHER = 0.1, 0.6
+"""Body heights a second from which somebody walks towards an edge, with both sides alike, the one at least that share
+as fast as the other: who falls towards it keeps one, the feet, nearly in its place ..."""
+SINKING = 0.15
+"""... and comes down by more than so many body heights a second."""
 GONE_S = 0.4
 """Who would have reached the edge so soon after the next frame has left."""
-SLIVER = 0.6
-"""Who leaves over an edge is cut by it until only that share of them, or less, is left in view; who falls there is as
-long as before, or lies across it."""
+SLIVER, NOTHING = 0.6, 0.3
+"""Who leaves over an edge is cut by it until only the one share of them, or less, is left in view, or would be left of
+the other by the next frame; who falls there is as long as before, or lies across it."""
 
 COMING_IN = 0.08
 """Who is first seen so many body heights from the edge has come in over it."""
@@ -32,21 +34,20 @@ MOST_PLACES = 16
 def leaving(person: KnownPerson, bounds: Boxes, passed_s: float) -> bool:
     """Return whether somebody who was last seen `passed_s` ago went over the edge of `bounds` (4,), frame pixels."""
     left, upper, right, lower = person.velocity
-    least = OUTWARD * max(person.width, person.height)
-    speeds = (min(-left, -right), min(-upper, -lower), min(left, right), min(upper, lower))
-    gaps = _gaps(person, bounds)
-    # Downwards go those who fall, too, and only there: at the lower edge nothing but being cut tells.
-    if any(
-        gap <= EDGE_PX + speed * (passed_s + GONE_S)
-        for gap, speed in zip(gaps[:3], speeds[:3], strict=True)
-        if speed >= least
-    ):
-        return True
+    length = max(person.width, person.height)
     wide, tall = person.uncut
-    if min(gaps[0], gaps[2]) <= EDGE_PX and person.width <= SLIVER * wide:
+    gaps, ahead_s = _gaps(person, bounds), passed_s + GONE_S
+    for gap, near, far in ((gaps[0], -left, -right), (gaps[2], right, left)):
+        if gap <= EDGE_PX:
+            rest = person.width - max(0.0, far) * ahead_s
+            if person.width <= SLIVER * wide or rest <= NOTHING * wide:
+                return True
+        elif far >= max(OUTWARD * length, TOGETHER * near) and upper <= SINKING * length and gap <= far * ahead_s:
+            return True
+    if gaps[1] > EDGE_PX and -lower >= OUTWARD * length and gaps[1] <= -lower * ahead_s:
         return True
-    cut = min(gaps[1], gaps[3]) <= EDGE_PX
-    return cut and max(person.width, person.height) <= SLIVER * max(wide, tall)
+    # Downwards go those who fall, too: at the lower edge nothing but being cut tells.
+    return min(gaps[1], gaps[3]) <= EDGE_PX and length <= SLIVER * max(wide, tall)
 
 
 def measured(person: KnownPerson, bounds: Boxes) -> KnownPerson:

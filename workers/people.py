@@ -32,6 +32,8 @@ STROLLING = 0.3
 
 VELOCITY_S = 0.5
 """Time constant over which velocities are averaged."""
+LENGTH_S = 10.0
+"""That over which a body's height is forgotten: who walks away becomes smaller."""
 
 
 def boxes_of(people: Sequence[KnownPerson]) -> Boxes:
@@ -88,9 +90,10 @@ def followed(people: Sequence[KnownPerson], boxes: Boxes, passed_s: float) -> di
 
 def seen(before: KnownPerson | None, now: Detection, passed_s: float, *, looked: bool, turn: Turn) -> KnownPerson:
     """Return who is at `now`: `before`, or somebody new. `looked` is False for an answer that was held."""
+    length = float(max(now.width, now.height))
     if before is None:
         firm = 0 if now.kept else 1
-        return KnownPerson(now.x, now.y, now.width, now.height, firm, firm, turn=turn)
+        return KnownPerson(now.x, now.y, now.width, now.height, firm, firm, turn=turn, length=length)
     return replace(
         before,
         x=now.x,
@@ -102,6 +105,7 @@ def seen(before: KnownPerson | None, now: Detection, passed_s: float, *, looked:
         velocity=_velocity(before, now, passed_s),
         turn=turn,
         hidden_by=None,
+        length=max(length, before.length * math.exp(-passed_s / LENGTH_S)),
     )
 
 

@@ -260,7 +260,7 @@ class Whereabouts:
         gone = VanishedPerson(person.x, person.y, person.width, person.height, max(self._time_s, 0.0))
         self.vanished += 1
         self._sought.append(gone)
-        self.searches = (*self.searches, Search(gone, 0, self._frame.time_s))[-MOST_SEARCHES:]
+        self.searches = (*self.searches, Search(gone, 0, self._frame.time_s, person.length))[-MOST_SEARCHES:]
 
     def _advance(self) -> None:
         """Set when those who were looked for in this frame, and not found, are looked for again."""
@@ -324,7 +324,7 @@ def fallen_crop(person: KnownPerson, frame_size: tuple[int, int], turn: Turn) ->
     """Return where somebody lies who fell over their feet, with the head to the left for a turn of 90 degrees, to the
     right for -90: from the feet on, somewhat longer than the body.
     """
-    length = max(person.width, person.height, *person.uncut)
+    length = max(person.width, person.height, person.length)
     size = round(LYING_REACH * length), round(length)
     x = person.x + person.width - size[0] if turn == 90 else person.x
     y = person.y + person.height - round(LYING_ABOVE * length)
@@ -339,12 +339,12 @@ def _inside(x: int, y: int, size: tuple[int, int], frame_size: tuple[int, int], 
 
 def _advanced(search: Search, now_s: float) -> Search:
     wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(max(search.streaks - 1, 0), 8))
-    return Search(search.person, search.streaks + 1, now_s + wait_s)
+    return replace(search, streaks=search.streaks + 1, next_s=now_s + wait_s)
 
 
 def _person(search: Search) -> KnownPerson:
     gone = search.person
-    return KnownPerson(gone.x, gone.y, gone.width, gone.height, SURE_ANSWERS, SURE_LOOKS)
+    return KnownPerson(gone.x, gone.y, gone.width, gone.height, SURE_ANSWERS, SURE_LOOKS, length=search.length)
 
 
 def _confidence(one: Detection) -> float:
