@@ -119,6 +119,8 @@ class DetectorSpec(Value, frozen=True):
     threads: int
     confidence_keep: Finite | None = None
     """Detection threshold for somebody known who stays; None is `confidence`."""
+    self_test_s: Finite | None = 600.0
+    """How often the known pictures are tried between frames; None tries them where models are loaded alone."""
 
 
 class SessionInfo(Value, frozen=True):
@@ -132,6 +134,8 @@ class SessionInfo(Value, frozen=True):
     warm_ms: Milliseconds
     fallback: str | None = None
     """Why `cpu` runs it and not the provider that was asked for; None where it is what was asked for."""
+    sees: bool = True
+    """Whether `cpu` finds somebody in the drawn pictures, at the confidence that is set; True where none is sought."""
 
 
 class DetectorInfo(Value, frozen=True):
@@ -399,6 +403,12 @@ class Committed(Value, frozen=True, tag=True):
     swap: int
 
 
+class Blind(Value, frozen=True, tag=True):
+    """Worker to supervisor: the known pictures are not answered any more as they must be, and why; it leaves."""
+
+    reason: str
+
+
 class AttentionDescribed(Value, frozen=True, tag=True):
     """Worker to supervisor: what attention keeps of a stream; None when it has seen no frame of it."""
 
@@ -422,4 +432,5 @@ Message = (
     | PrepareFailed
     | Committed
     | AttentionDescribed
+    | Blind
 )

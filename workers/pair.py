@@ -5,10 +5,13 @@ the main thread alone.
 
 import ctypes
 import gc
+import time
+from collections.abc import Callable
 
 from orion.messages import DetectorInfo, DetectorSpec
 from workers.choice import load_chosen, load_on_cpu
 from workers.lane import Lanes
+from workers.self_test import PeriodicTest
 from workers.session import ProviderError
 from workers.turns import AT_ONCE, Turn
 
@@ -16,16 +19,27 @@ from workers.turns import AT_ONCE, Turn
 class SessionPair:
     """Both sessions loaded and warm; `lanes` has the 640 always and the 320 when the spec names one."""
 
-    def __init__(self, lanes: Lanes, spec: DetectorSpec, *, rgb: bool) -> None:
+    def __init__(
+        self, lanes: Lanes, spec: DetectorSpec, *, rgb: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.lanes = lanes
         for lane in lanes.values():
             lane.letterbox.rgb = rgb
-        self._spec, self._rgb = spec, rgb
+        self._spec, self._rgb, self._clock = spec, rgb, clock
         self.info = _describe(lanes)
         """What is loaded, and on which provider."""
+        self.periodic_test = PeriodicTest(lanes, spec.self_test_s, clock)
+        """What tries the known pictures between frames in BGR."""
 
     @classmethod
-    def load(cls, spec: DetectorSpec, *, rgb: bool = False, turn: Turn = AT_ONCE) -> "SessionPair":
+    def load(
+        cls,
+        spec: DetectorSpec,
+        *,
+        rgb: bool = False,
+        turn: Turn = AT_ONCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> "SessionPair":
         """Load and warm the sessions that `spec` names, each step of it in a `turn`, for frames in BGR or, with
         `rgb`, in RGB.
 
@@ -33,15 +47,15 @@ class SessionPair:
         """
         lanes = load_chosen(spec, turn)
         try:
-            return cls(lanes, spec, rgb=rgb)
+            return cls(lanes, spec, rgb=rgb, clock=clock)
         except ProviderError as error:
-            return cls(load_on_cpu(spec, str(error), turn), spec, rgb=rgb)
+            return cls(load_on_cpu(spec, str(error), turn), spec, rgb=rgb, clock=clock)
 
     def on_cpu(self, reason: str) -> "SessionPair":
         """Load and warm the same pair on `cpu`, in place of this one, whose provider failed for that reason. May be
         called in another thread. Raises ModelError.
         """
-        return SessionPair(load_on_cpu(self._spec, reason), self._spec, rgb=self._rgb)
+        return SessionPair(load_on_cpu(self._spec, reason), self._spec, rgb=self._rgb, clock=self._clock)
 
     def close(self) -> None:
         """Let go of the sessions and their buffers."""

@@ -1,0 +1,189 @@
+"""Whether sessions see: the known pictures go through the buffers and bindings that frames use, and must be answered as
+a plain run of the same file on `cpu` answers them. Runs in the thread that loads a pair and then, between frames, in
+the worker's main thread.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orion.messages import Crop, SessionSize
+from workers.check_image import KnownPicture, known_pictures
+from workers.decode import Decoder, Rules
+from workers.lane import Lane, Lanes
+from workers.letterbox import Letterbox
+from workers.nms import Box, overlap
+
+AGREEING_IOU = 0.95
+AGREEING_SCORE = 0.02
+SHARE = 0.01
+"""Most of the time that the periodic test may take."""
+_COMPARED = 5
+"""Boxes of a picture that must be found again, best first."""
+_KEPT = 100
+"""Boxes of a picture among which they are looked for: a session may rank those of one person otherwise."""
+
+_pictures = cache(known_pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a plain run on `cpu` answers to the known pictures: the best boxes of each, in pixels of the input, and from
+    which score they are compared. That is the detection threshold; where a drawn person does not reach it, there is
+    none, since two answers without a box would agree whether anybody sees or not.
+    """
+
+    answers: tuple[tuple[Box, ...], ...]
+    confidence: float
+    sees: bool
+    """Whether a person is found in each drawn picture; True where none is looked for."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything in the answers to the drawn pictures, however faint."""
+        return all(boxes for boxes, picture in zip(self.answers, _pictures(), strict=True) if picture.person)
+
+
+def agree(expected: Sequence[Box], found: Sequence[Box], confidence: float) -> bool:
+    """Return whether each of the best boxes on either side that reach `confidence` has one on the other at IoU 0.95
+    with a score within 0.02, of its class; both come best first.
+    """
+    return _contains(found, expected, confidence) and _contains(expected, found, confidence)
+
+
+def find_fault(lanes: Lanes) -> str | None:
+    """Try every known picture on every session, each in a turn; return what is wrong, None where nothing is. Each
+    session is told whether `cpu` sees the drawn person. Raises ModelError when a run, or the plain one, fails.
+    """
+    for lane in lanes.values():
+        expected = expect(lane)
+        lane.session.sees = expected.sees
+        if lane.session.provider != "cpu" and not expected.tells:
+            return f"{lane.decoder.rules.size}: cpu finds nothing in a drawn picture by which to tell"
+        for number in range(len(_pictures())):
+            with lane.session.turn():
+                fault = _fault(lane, expected, number)
+            if fault is not None:
+                return fault
+    return None
+
+
+_expected: dict[tuple[str, Rules], Expected] = {}
+"""By the file's SHA-256. Two threads may at worst find out the same."""
+
+
+def expect(lane: Lane) -> Expected:
+    """Return what the lane's file must answer: from memory or by a plain run, each step in a turn. Raises
+    ModelError.
+    """
+    key = (lane.session.sha256, lane.decoder.rules)
+    known = _expected.get(key)
+    if known is None:
+        known = _expected[key] = _find_out(lane)
+    return known
+
+
+class PeriodicTest:
+    """Tries the known pictures on the sessions of a pair again and again, one at a call."""
+
+    def __init__(self, lanes: Lanes, period_s: float | None, clock: Callable[[], float]) -> None:
+        self._steps = [(size, number) for size in lanes for number in range(len(_pictures()))]
+        self._lanes = lanes
+        self._period_s = math.inf if period_s is None else period_s
+        self._clock = clock
+        self._next = 0
+        self._round_s = clock() + self._period_s
+        self.due_s = self._round_s
+        """When the next picture is to be tried, by the clock."""
+
+    def step(self) -> str | None:
+        """Try one picture; return what is wrong, None where nothing is. Raises ModelError when the run fails."""
+        began_s = self._clock()
+        if self._next == 0:
+            self._round_s = began_s
+        size, number = self._steps[self._next]
+        lane = self._lanes[size]
+        fault = _fault(lane, expect(lane), number)
+        self._next = (self._next + 1) % len(self._steps)
+        round_s = self._round_s + self._period_s if self._next == 0 else began_s
+        self.due_s = max(round_s, rested_s(began_s, self._clock()))
+        return fault
+
+
+def rested_s(began_s: float, ended_s: float) -> float:
+    """Return when a picture may be tried after one that took from `began_s` to `ended_s`, so that all of them together
+    take no more than a hundredth of the time.
+    """
+    return began_s + (ended_s - began_s) / SHARE
+
+
+def _fault(lane: Lane, expected: Expected, number: int) -> str | None:
+    """Try one picture, through the session's own buffers."""
+    picture, boxes = _pictures()[number], expected.answers[number]
+    lane.letterbox.fill(picture.pixels, _whole(picture, lane.decoder.rules.size))
+    found = _best(lane.session.run(), lane.decoder.rules, expected.confidence)
+    confidence = expected.confidence
+    others = [other for other in expected.answers if not agree(boxes, other, confidence)]
+    if agree(boxes, found, confidence) and not any(agree(other, found, confidence) for other in others):
+        return None
+    said = f"{lane.decoder.rules.size}, {picture.name}"
+    return f"{said}: expected {_described(boxes, confidence)}, found {_described(found, confidence)}"
+
+
+def _find_out(lane: Lane) -> Expected:
+    rules = lane.decoder.rules
+    tensor = np.empty_like(lane.session.tensor)
+    letterbox = Letterbox(tensor)
+    tensors = []
+    for picture in _pictures():
+        letterbox.fill(picture.pixels, _whole(picture, rules.size))
+        tensors.append(tensor.copy())
+    heads = list(lane.session.plain_heads(tensors))
+    confidence, names = rules.confidence, lane.session.card.names
+    strong = [_best(head, rules, confidence) for head in heads]
+    seen = [
+        {names[box.class_id] for box in boxes if box.confidence >= confidence}
+        for boxes, picture in zip(strong, _pictures(), strict=True)
+        if picture.person
+    ]
+    if all(seen):
+        answers = strong
+    else:
+        confidence = 0.0
+        answers = [_best(head, rules, confidence) for head in heads]
+    sought = "person" in {names[class_id] for class_id in rules.class_ids}
+    return Expected(tuple(answers), confidence, not sought or all("person" in found for found in seen))
+
+
+def _whole(picture: KnownPicture, size: SessionSize) -> Crop:
+    height, width = picture.pixels.shape[:2]
+    return Crop(0, 0, width, height, size)
+
+
+def _best(head: NDArray[np.floating], rules: Rules, confidence: float) -> tuple[Box, ...]:
+    """Return the boxes that can matter where those from `confidence` on are compared."""
+    least = max(0.0, confidence - AGREEING_SCORE)
+    return tuple(Decoder(replace(rules, confidence=least)).candidates(head)[:_KEPT])
+
+
+def _contains(boxes: Sequence[Box], wanted: Sequence[Box], confidence: float) -> bool:
+    return all(any(_alike(box, other) for other in boxes) for box in wanted[:_COMPARED] if box.confidence >= confidence)
+
+
+def _alike(one: Box, other: Box) -> bool:
+    return (
+        one.class_id == other.class_id
+        and abs(one.confidence - other.confidence) <= AGREEING_SCORE
+        and overlap(one, other) >= AGREEING_IOU
+    )
+
+
+def _described(boxes: Sequence[Box], confidence: float) -> str:
+    if not boxes or boxes[0].confidence < confidence:
+        return "nobody"
+    x1, y1, x2, y2, score, _ = boxes[0]
+    return f"{score:.3f} at ({x1:.0f}, {y1:.0f}, {x2:.0f}, {y2:.0f})"
