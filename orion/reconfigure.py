@@ -70,6 +70,7 @@ def detector_spec(config: Config, pair: ModelPair, threads: int) -> DetectorSpec
         classes=model.classes,
         provider=model.provider,
         threads=threads,
+        self_test_s=model.self_test_s,
     )
 
 

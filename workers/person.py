@@ -104,11 +104,11 @@ class PersonDetector:
         trim_memory()
 
     @property
-    def test_due_s(self) -> float:
-        """When the next known picture is to be tried, by the clock; never while the pair is being replaced."""
-        return math.inf if self._relief is not None else self._pair.periodic_test.due_s
+    def self_test_wait_s(self) -> float:
+        """Seconds until the next known picture is to be tried; endless while `cpu` is loaded in the pair's place."""
+        return math.inf if self._relief is not None else max(0.0, self._pair.periodic_test.due_s - self._clock())
 
-    def test(self) -> str | None:
+    def self_test(self) -> str | None:
         """Try one known picture between two frames; return why the sessions do not see any more, None if they do."""
         try:
             return self._pair.periodic_test.step()

@@ -214,7 +214,7 @@ def test_all_problems_are_reported_at_once_with_their_places(tmp_path: Path) -> 
             "models: {person_detector: {threshold: 0.4}}",
             (
                 "did you mean provider? known are model_dir, size, model_path, model_path_320, "
-                "confidence, iou, classes, provider"
+                "confidence, iou, classes, provider, self_test_s"
             ),
         ),
     ],
