@@ -5,7 +5,6 @@ user's cache folder, since measuring it takes as long as loading every provider.
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -15,6 +14,7 @@ from pathlib import Path
 from orion.errors import ModelError
 from orion.messages import DetectorSpec
 from workers import runtime
+from workers.cache import Cache
 from workers.lane import Lanes, load_lanes
 from workers.providers import PROVIDERS
 from workers.runtime import installed_providers, why_absent
@@ -78,7 +78,7 @@ def _load_fastest(spec: DetectorSpec, turn: Turn) -> Lanes:
     names = installed_providers()
     if names == ("cpu",):
         return load_seeing(spec, "cpu", turn)
-    memory, key = _Memory(), _key(spec, names)
+    memory, key = Cache("providers", str), _key(spec, names)
     remembered = memory.recall(key)
     if remembered in names:
         try:
@@ -125,31 +125,3 @@ def _processor() -> str:
     abilities = told.get("flags", told.get("Features", ""))
     name = told.get("model name", platform.machine())
     return f"{name} {hashlib.sha256(abilities.encode()).hexdigest()[:8]} {os.cpu_count()}"
-
-
-class _Memory:
-    """What `auto` chose before: a small JSON file in the user's cache folder. A broken or absent one knows nothing."""
-
-    def __init__(self) -> None:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        self._path = Path(cache) / "orion" / "providers.json"
-
-    def recall(self, key: str) -> str | None:
-        choice = self._read().get(key)
-        return choice if isinstance(choice, str) else None
-
-    def remember(self, key: str, choice: str) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            beside = self._path.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(self._read() | {key: choice}))
-            beside.replace(self._path)
-        except OSError as error:
-            _log.warning("the choice of provider cannot be remembered: %s", error)
-
-    def _read(self) -> dict[str, object]:
-        try:
-            known = json.loads(self._path.read_text())
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}

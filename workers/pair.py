@@ -3,8 +3,6 @@
 the main thread alone.
 """
 
-import ctypes
-import gc
 import time
 from collections.abc import Callable
 
@@ -60,14 +58,6 @@ class SessionPair:
     def close(self) -> None:
         """Let go of the sessions and their buffers."""
         self.lanes.clear()
-
-
-def trim_memory() -> None:
-    """Hand the memory of closed sessions back to the system, where the C library can."""
-    gc.collect()
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def _describe(lanes: Lanes) -> DetectorInfo:

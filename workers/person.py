@@ -13,7 +13,8 @@ import cv2
 from orion.errors import ModelError
 from orion.messages import AttentionStats, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
 from workers.attention import Attention, Look
-from workers.pair import SessionPair, trim_memory
+from workers.memory import trim_memory
+from workers.pair import SessionPair
 from workers.pipeline import infer
 from workers.session import ProviderError
 from workers.turns import PATIENCE_S, Turns

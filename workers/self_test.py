@@ -5,47 +5,16 @@ the worker's main thread.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
 
-import numpy as np
-from numpy.typing import NDArray
-
-from orion.messages import Crop, SessionSize
-from workers.check_image import KnownPicture, known_pictures
-from workers.decode import Decoder, Rules
+from workers.expected import AGREEING_SCORE, Expected, best_boxes, expect, pictures, whole
 from workers.lane import Lane, Lanes
-from workers.letterbox import Letterbox
 from workers.nms import Box, overlap
 
 AGREEING_IOU = 0.95
-AGREEING_SCORE = 0.02
 SHARE = 0.01
 """Most of the time that the periodic test may take."""
 _COMPARED = 5
 """Boxes of a picture that must be found again, best first."""
-_KEPT = 100
-"""Boxes of a picture among which they are looked for: a session may rank those of one person otherwise."""
-
-_pictures = cache(known_pictures)
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a plain run on `cpu` answers to the known pictures: the best boxes of each, in pixels of the input, and from
-    which score they are compared. That is the detection threshold; where a drawn person does not reach it, there is
-    none, since two answers without a box would agree whether anybody sees or not.
-    """
-
-    answers: tuple[tuple[Box, ...], ...]
-    confidence: float
-    sees: bool
-    """Whether a person is found in each drawn picture; True where none is looked for."""
-
-    @property
-    def tells(self) -> bool:
-        """Whether there is anything in the answers to the drawn pictures, however faint."""
-        return all(boxes for boxes, picture in zip(self.answers, _pictures(), strict=True) if picture.person)
 
 
 def agree(expected: Sequence[Box], found: Sequence[Box], confidence: float) -> bool:
@@ -61,37 +30,20 @@ def find_fault(lanes: Lanes) -> str | None:
     """
     for lane in lanes.values():
         expected = expect(lane)
-        lane.session.sees = expected.sees
-        if lane.session.provider != "cpu" and not expected.tells:
-            return f"{lane.decoder.rules.size}: cpu finds nothing in a drawn picture by which to tell"
-        for number in range(len(_pictures())):
-            with lane.session.turn():
-                fault = _fault(lane, expected, number)
-            if fault is not None:
-                return fault
+        fault = _find_fault(lane, expected)
+        if fault is not None and not _same(expected, fresh := expect(lane, anew=True)):
+            # What was remembered is not held against a session.
+            fault = _find_fault(lane, fresh)
+        if fault is not None:
+            return fault
     return None
-
-
-_expected: dict[tuple[str, Rules], Expected] = {}
-"""By the file's SHA-256. Two threads may at worst find out the same."""
-
-
-def expect(lane: Lane) -> Expected:
-    """Return what the lane's file must answer: from memory or by a plain run, each step in a turn. Raises
-    ModelError.
-    """
-    key = (lane.session.sha256, lane.decoder.rules)
-    known = _expected.get(key)
-    if known is None:
-        known = _expected[key] = _find_out(lane)
-    return known
 
 
 class PeriodicTest:
     """Tries the known pictures on the sessions of a pair again and again, one at a call."""
 
     def __init__(self, lanes: Lanes, period_s: float | None, clock: Callable[[], float]) -> None:
-        self._steps = [(size, number) for size in lanes for number in range(len(_pictures()))]
+        self._steps = [(size, number) for size in lanes for number in range(len(pictures()))]
         self._lanes = lanes
         self._period_s = math.inf if period_s is None else period_s
         self._clock = clock
@@ -121,53 +73,36 @@ def rested_s(began_s: float, ended_s: float) -> float:
     return began_s + (ended_s - began_s) / SHARE
 
 
+def _same(one: Expected, other: Expected) -> bool:
+    if (one.confidence, one.sees) != (other.confidence, other.sees):
+        return False
+    pairs = zip(one.answers, other.answers, strict=True)
+    return all(agree(boxes, others, one.confidence) for boxes, others in pairs)
+
+
+def _find_fault(lane: Lane, expected: Expected) -> str | None:
+    lane.session.sees = expected.sees
+    if lane.session.provider != "cpu" and not expected.tells:
+        return f"{lane.decoder.rules.size}: cpu finds nothing in a drawn picture by which to tell"
+    for number in range(len(pictures())):
+        with lane.session.turn():
+            fault = _fault(lane, expected, number)
+        if fault is not None:
+            return fault
+    return None
+
+
 def _fault(lane: Lane, expected: Expected, number: int) -> str | None:
     """Try one picture, through the session's own buffers."""
-    picture, boxes = _pictures()[number], expected.answers[number]
-    lane.letterbox.fill(picture.pixels, _whole(picture, lane.decoder.rules.size))
-    found = _best(lane.session.run(), lane.decoder.rules, expected.confidence)
+    picture, boxes = pictures()[number], expected.answers[number]
+    lane.letterbox.fill(picture.pixels, whole(picture, lane.decoder.rules.size))
+    found = best_boxes(lane.session.run(), lane.decoder.rules, expected.confidence)
     confidence = expected.confidence
     others = [other for other in expected.answers if not agree(boxes, other, confidence)]
     if agree(boxes, found, confidence) and not any(agree(other, found, confidence) for other in others):
         return None
     said = f"{lane.decoder.rules.size}, {picture.name}"
     return f"{said}: expected {_described(boxes, confidence)}, found {_described(found, confidence)}"
-
-
-def _find_out(lane: Lane) -> Expected:
-    rules = lane.decoder.rules
-    tensor = np.empty_like(lane.session.tensor)
-    letterbox = Letterbox(tensor)
-    tensors = []
-    for picture in _pictures():
-        letterbox.fill(picture.pixels, _whole(picture, rules.size))
-        tensors.append(tensor.copy())
-    heads = list(lane.session.plain_heads(tensors))
-    confidence, names = rules.confidence, lane.session.card.names
-    strong = [_best(head, rules, confidence) for head in heads]
-    seen = [
-        {names[box.class_id] for box in boxes if box.confidence >= confidence}
-        for boxes, picture in zip(strong, _pictures(), strict=True)
-        if picture.person
-    ]
-    if all(seen):
-        answers = strong
-    else:
-        confidence = 0.0
-        answers = [_best(head, rules, confidence) for head in heads]
-    sought = "person" in {names[class_id] for class_id in rules.class_ids}
-    return Expected(tuple(answers), confidence, not sought or all("person" in found for found in seen))
-
-
-def _whole(picture: KnownPicture, size: SessionSize) -> Crop:
-    height, width = picture.pixels.shape[:2]
-    return Crop(0, 0, width, height, size)
-
-
-def _best(head: NDArray[np.floating], rules: Rules, confidence: float) -> tuple[Box, ...]:
-    """Return the boxes that can matter where those from `confidence` on are compared."""
-    least = max(0.0, confidence - AGREEING_SCORE)
-    return tuple(Decoder(replace(rules, confidence=least)).candidates(head)[:_KEPT])
 
 
 def _contains(boxes: Sequence[Box], wanted: Sequence[Box], confidence: float) -> bool:

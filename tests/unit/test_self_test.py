@@ -15,14 +15,17 @@ from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest
 from tests.losing import Around
 from tests.models import picture, placed, seeing
 from tests.standins import Copying, First, Inventing, Late, Zeros, going_blind, standing_in
-from workers import choice, runtime, self_test
+from workers import choice, runtime
+from workers import expected as expected_module
+from workers.cache import Cache
 from workers.choice import load_chosen, load_seeing
+from workers.expected import Expected, expect, pictures
 from workers.lane import load_lanes
 from workers.nms import Box
 from workers.pair import SessionPair
 from workers.person import PersonDetector
 from workers.pipeline import infer
-from workers.self_test import SHARE, PeriodicTest, agree, expect, find_fault, rested_s
+from workers.self_test import SHARE, PeriodicTest, agree, find_fault, rested_s
 from workers.session import Session
 
 HOUR_S = 3600.0
@@ -32,7 +35,7 @@ BLIND = {"zeros": Zeros, "first picture": First, "picture before": Late, "invent
 @pytest.fixture(autouse=True)
 def _nothing_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(self_test, "_expected", {})
+    monkeypatch.setattr(expected_module, "_known", {})
 
 
 def spec(large: Path, small: Path | None = None, provider: str = "cpu", confidence: float = 0.4) -> DetectorSpec:
@@ -49,6 +52,13 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """A pair whose inferences take no time, and which takes the bright things in the known pictures for persons."""
     folder = tmp_path_factory.mktemp("models")
     return seeing(folder / "a.onnx", 640), seeing(folder / "b.onnx", 320)
+
+
+class Remembering(Cache[str]):
+    """A memory that knows one choice for every key."""
+
+    def recall(self, key: str) -> str | None:
+        return "openvino"
 
 
 class Clock:
@@ -107,7 +117,7 @@ def test_auto_does_not_take_a_provider_that_does_not_see(
 def test_one_that_was_chosen_before_and_does_not_see_now_is_chosen_no_more(
     quick: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: type[Around]
 ) -> None:
-    monkeypatch.setattr(choice._Memory, "recall", lambda memory, key: "openvino")
+    monkeypatch.setattr(choice, "Cache", Remembering)
     standing_in(monkeypatch, kind)
     lanes = load_chosen(spec(*quick, "auto"))
     assert lanes[640].session.provider == "cpu"
@@ -175,10 +185,56 @@ def test_the_plain_run_is_made_once_for_a_file(quick: Pair, monkeypatch: pytest.
         return real(session, tensors)
 
     monkeypatch.setattr(Session, "plain_heads", counted)
-    standing_in(monkeypatch, Zeros)
+    standing_in(monkeypatch, Around)
     for provider in ("cpu", "openvino"):
         load_chosen(spec(*quick, provider))
+    monkeypatch.setattr(expected_module, "_known", {})
+    load_chosen(spec(*quick, "openvino"))
     assert runs == [str(path) for path in quick]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a": 1}', b'{"a": [[], 0.4, true]}'])
+def test_a_broken_memory_is_none(tmp_path: Path, content: bytes) -> None:
+    memory = Cache("expected", Expected)
+    path = tmp_path / "cache" / "orion" / "expected.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    assert memory.recall("a") is None
+    known = Expected(((Box(1.5, 2, 3, 4, 0.1 + 0.2, 0),), (), ()), 0.4, sees=True)
+    memory.remember("a", known)
+    assert Cache("expected", Expected).recall("a") == known
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_what_is_remembered_is_not_held_against_a_session(quick: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = load_lanes(spec(quick[0]), "cpu")[640]
+    right = expect(lane)
+    wrong = Expected(right.answers[1:] + right.answers[:1], right.confidence, sees=True)
+    monkeypatch.setattr(expected_module, "_known", dict.fromkeys(expected_module._known, wrong))
+    assert find_fault({640: lane}) is None
+    assert expect(lane) == right
+
+
+def test_who_does_not_see_at_first_and_then_does_is_not_taken(quick: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = iter([True])
+    standing_in(monkeypatch, going_blind(lambda: next(left, False)))
+    session = SessionPair.load(spec(*quick, "openvino")).info.sessions[0]
+    assert (session.provider, "drawn person" in (session.fallback or "")) == ("cpu", True)
+
+
+def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    memory = Cache("providers", str)
+    memory.remember("a", "b")
+    assert memory.recall("a") is None
+
+
+def test_the_last_of_many_are_kept(tmp_path: Path) -> None:
+    memory = Cache("providers", str)
+    for number in range(40):
+        memory.remember(str(number), "cpu")
+    assert [memory.recall(str(number)) for number in (0, 7, 8, 39)] == [None, None, "cpu", "cpu"]
 
 
 def test_every_step_of_the_test_takes_its_turn(tmp_path: Path) -> None:
@@ -314,7 +370,7 @@ def test_agreement_is_of_both_sides_and_of_boxes_that_count() -> None:
 
 
 def test_the_known_pictures_are_no_one_elses() -> None:
-    drawn, mirrored, empty = self_test._pictures()
+    drawn, mirrored, empty = pictures()
     assert (drawn.person, mirrored.person, empty.person) == (True, True, False)
     assert np.array_equal(drawn.pixels[:, ::-1], mirrored.pixels)
     differing = (drawn.pixels != empty.pixels).any(axis=2)
