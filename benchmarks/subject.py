@@ -75,7 +75,10 @@ class Subject:
 
     def raw(self, size: SessionSize, times: Times) -> None:
         """Time one inference without anything around it."""
-        took_ms = self.pair.lanes[size].session.timed_run()
+        session = self.pair.lanes[size].session
+        start = time.perf_counter()
+        session.run()
+        took_ms = (time.perf_counter() - start) * 1e3
         times.inference.append(took_ms)
         times.total.append(took_ms)
 

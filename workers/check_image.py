@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from orion.messages import Pixels
 
@@ -44,11 +45,12 @@ def known_pictures() -> tuple[KnownPicture, ...]:
     """Return the known pictures in the order in which they are tried: each differs from the one before, so that an
     answer to an earlier picture is wrong for the next.
     """
-    person = _photographed(_with_figure(_room()))
+    grain = np.random.default_rng(59).normal(0, 9, (_HEIGHT, _WIDTH, 3))
+    person = _photographed(_with_figure(_room()), grain)
     return (
         KnownPicture("drawn person", person, person=True),
         KnownPicture("mirrored person", np.ascontiguousarray(person[:, ::-1]), person=True),
-        KnownPicture("empty room", _photographed(_room()), person=False),
+        KnownPicture("empty room", _photographed(_room(), grain), person=False),
     )
 
 
@@ -69,10 +71,9 @@ def _with_figure(picture: Pixels) -> Pixels:
     return picture
 
 
-def _photographed(picture: Pixels) -> Pixels:
+def _photographed(picture: Pixels, grain: NDArray[np.float64]) -> Pixels:
     """Return the picture with the softness and the noise of a camera."""
     softened = cv2.GaussianBlur(picture, (0, 0), 2.4).astype(np.float32)
-    grain = np.random.default_rng(59).normal(0, 9, picture.shape)
     return np.clip(softened + grain, 0, 255).astype(np.uint8)
 
 

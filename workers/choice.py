@@ -93,14 +93,14 @@ def _load_fastest(spec: DetectorSpec, turn: Turn) -> Lanes:
 def _fastest(spec: DetectorSpec, names: Sequence[str], turn: Turn) -> tuple[str, Lanes]:
     """Load every provider of `names` in turn; return the fastest that sees, or `cpu`."""
     best_name, best = "cpu", load_seeing(spec, "cpu", turn)
-    best_ms = best[640].fastest_ms()
+    best_ms = best[640].session.fastest_ms
     for name in names:
         try:
             lanes = load_seeing(spec, name, turn)
-            took_ms = lanes[640].fastest_ms()
         except ModelError as error:
             _log.warning("provider %s is not taken: %s", name, error)
             continue
+        took_ms = lanes[640].session.fastest_ms
         _log.info("provider %s takes %.1f ms where %s takes %.1f", name, took_ms, best_name, best_ms)
         if took_ms < best_ms:
             best_name, best, best_ms = name, lanes, took_ms

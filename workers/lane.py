@@ -12,8 +12,6 @@ from workers.letterbox import Letterbox
 from workers.session import Session
 from workers.turns import AT_ONCE, Turn
 
-_TIMED_RUNS = 3
-
 
 @dataclass(frozen=True, slots=True)
 class Lane:
@@ -22,10 +20,6 @@ class Lane:
     session: Session
     letterbox: Letterbox
     decoder: Decoder
-
-    def fastest_ms(self) -> float:
-        """Return the time of the fastest of a few inferences, which other processes disturbed least."""
-        return min(self.session.timed_run() for _ in range(_TIMED_RUNS))
 
 
 Lanes = dict[SessionSize, Lane]

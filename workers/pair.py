@@ -10,7 +10,6 @@ from orion.messages import DetectorInfo, DetectorSpec
 from workers.choice import load_chosen, load_on_cpu
 from workers.lane import Lanes
 from workers.self_test import PeriodicTest
-from workers.session import ProviderError
 from workers.turns import AT_ONCE, Turn
 
 
@@ -43,11 +42,7 @@ class SessionPair:
 
         Raises ModelError with what was expected and what was found.
         """
-        lanes = load_chosen(spec, turn)
-        try:
-            return cls(lanes, spec, rgb=rgb, clock=clock)
-        except ProviderError as error:
-            return cls(load_on_cpu(spec, str(error), turn), spec, rgb=rgb, clock=clock)
+        return cls(load_chosen(spec, turn), spec, rgb=rgb, clock=clock)
 
     def on_cpu(self, reason: str) -> "SessionPair":
         """Load and warm the same pair on `cpu`, in place of this one, whose provider failed for that reason. May be
@@ -75,4 +70,4 @@ def _describe(lanes: Lanes) -> DetectorInfo:
 def _cost_ratio(lanes: Lanes) -> float:
     if 320 not in lanes:
         return 1.0
-    return max(1.0, round(lanes[640].fastest_ms() / lanes[320].fastest_ms() * 2) / 2)
+    return max(1.0, round(lanes[640].session.fastest_ms / lanes[320].session.fastest_ms * 2) / 2)

@@ -4,6 +4,7 @@ main thread, or the thread that loads the next pair), one at a time.
 
 import contextlib
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ class Session:
         """Why that is `cpu` and not the one that was asked for; None where it is what was asked for."""
         self.sees = True
         """Whether `cpu` finds somebody in the drawn pictures, where a person is looked for."""
+        self.fastest_ms = math.inf
+        """Time of the fastest inference on a known picture, which other processes disturbed least."""
         self._threads = threads
         with _readable(path), turn():
             started = time.perf_counter()
@@ -87,13 +90,6 @@ class Session:
         except UNUSABLE as error:
             raise self._failure(error) from error
         return self._output
-
-    def timed_run(self) -> float:
-        """Run once, in its turn, and return the milliseconds it took."""
-        with self.turn():
-            start = time.perf_counter()
-            self.run()
-            return (time.perf_counter() - start) * 1e3
 
     def plain_heads(self, tensors: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.floating]]:
         """Yield what the file as it was exported answers on `cpu`, without bound buffers, to each of `tensors`, which
