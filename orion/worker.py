@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
 """From glibc's malloc.h; see mallopt(3)."""
 _LARGE_BYTES = 1 << 20
+_OVERDUE_S = 10.0
+"""How long a test gives way to frames that come without a gap."""
 
 
 class Detector(Protocol):
@@ -71,7 +73,7 @@ class Detector(Protocol):
 
     @property
     def self_test_wait_s(self) -> float:
-        """Say in how many seconds `self_test` is due; endless where it never is."""
+        """Say in how many seconds `self_test` is due: less than none since it was, endless where it never is."""
 
     def self_test(self) -> str | None:
         """Try, in about the time of one inference, whether it sees; say why not, None where it does."""
@@ -169,8 +171,11 @@ class Worker:
         wait_s = math.inf if self._loader.running else self._detector.self_test_wait_s
         if wait_s == math.inf and not self._loader.running:
             return self._handle(self._channel.receive())
+        if wait_s < -_OVERDUE_S:
+            return self._test()
         ready = {
-            descriptor for descriptor, _ in self._poll.poll(None if wait_s == math.inf else math.ceil(wait_s * 1e3))
+            descriptor
+            for descriptor, _ in self._poll.poll(None if wait_s == math.inf else math.ceil(max(0.0, wait_s) * 1e3))
         }
         if not ready:
             return self._test()

@@ -106,8 +106,10 @@ class PersonDetector:
 
     @property
     def self_test_wait_s(self) -> float:
-        """Seconds until the next known picture is to be tried; endless while `cpu` is loaded in the pair's place."""
-        return math.inf if self._relief is not None else max(0.0, self._pair.periodic_test.due_s - self._clock())
+        """Seconds until the next known picture is to be tried, less than none since it was due; endless while `cpu` is
+        loaded in the pair's place.
+        """
+        return math.inf if self._relief is not None else self._pair.periodic_test.due_s - self._clock()
 
     def self_test(self) -> str | None:
         """Try one known picture between two frames; return why the sessions do not see any more, None if they do."""

@@ -25,6 +25,7 @@ from workers.nms import Box
 from workers.pair import SessionPair
 from workers.person import PersonDetector
 from workers.pipeline import infer
+from workers.runtime import installed_providers
 from workers.self_test import SHARE, PeriodicTest, agree, find_fault, rested_s
 from workers.session import Session
 
@@ -164,6 +165,16 @@ def test_a_binding_that_copies_when_it_is_bound_sees_every_frame(
     standing_in(monkeypatch, Copying)
     pair = SessionPair.load(spec(seeing(tmp_path / "m.onnx", 640), None, "openvino"))
     assert pair.info.sessions[0].provider == "openvino"
+    for x in (100, 300, 0):
+        found, _ = infer(pair, picture(640, 640, [(x, 100, 60, 160)]), Crop(0, 0, 640, 640, 640))
+        assert xywh(found).tolist() == [[x, 100, 60, 160]]
+
+
+@pytest.mark.parametrize("provider", installed_providers())
+def test_every_provider_that_is_installed_here_sees_every_frame(tmp_path: Path, provider: str) -> None:
+    pair = SessionPair.load(spec(seeing(tmp_path / "m.onnx", 640), None, provider))
+    if provider != "openvino-bf16":
+        assert pair.info.sessions[0].provider == provider, pair.info.sessions[0].fallback
     for x in (100, 300, 0):
         found, _ = infer(pair, picture(640, 640, [(x, 100, 60, 160)]), Crop(0, 0, 640, 640, 640))
         assert xywh(found).tolist() == [[x, 100, 60, 160]]
