@@ -3,13 +3,8 @@ that answers the known pictures as `cpu` does. Runs where pairs are loaded. The 
 user's cache folder, since measuring it takes as long as loading every provider.
 """
 
-import contextlib
-import hashlib
 import logging
-import os
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 
 from orion.errors import ModelError
 from orion.messages import DetectorSpec
@@ -110,18 +105,4 @@ def _fastest(spec: DetectorSpec, names: Sequence[str], turn: Turn) -> tuple[str,
 def _key(spec: DetectorSpec, names: tuple[str, ...]) -> str:
     """Return all that a choice depends on, so that one made under other conditions is void."""
     files = [sha256(path)[:16] for path in (spec.model_640, spec.model_320) if path is not None]
-    return " ".join([*files, str(spec.threads), runtime.build(), _processor(), *names])
-
-
-def _processor() -> str:
-    """Return the processor's name and what tells its abilities, since a cache folder may serve several machines, and
-    a virtual machine has the same name wherever it runs.
-    """
-    told: dict[str, str] = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            told.setdefault(name.strip(), value.strip())
-    abilities = told.get("flags", told.get("Features", ""))
-    name = told.get("model name", platform.machine())
-    return f"{name} {hashlib.sha256(abilities.encode()).hexdigest()[:8]} {os.cpu_count()}"
+    return " ".join([*files, str(spec.threads), runtime.build(), runtime.processor(), *names])

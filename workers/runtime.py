@@ -2,13 +2,16 @@
 called from the thread that owns or loads the session, one at a time.
 """
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import logging
 import os
+import platform
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -99,6 +102,20 @@ def build() -> str:
     told = [str(ort.__version__), hashlib.sha256(ort.get_build_info().encode()).hexdigest()[:16]]
     plugins = sorted({provider.plugin for provider in PROVIDERS.values() if provider.plugin is not None})
     return " ".join([*told, *(f"{plugin}={_version(plugin)}" for plugin in plugins)])
+
+
+def processor() -> str:
+    """Return the processor's name and what tells its abilities, since a cache folder may serve several machines, and
+    a virtual machine has the same name wherever it runs.
+    """
+    told: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            told.setdefault(name.strip(), value.strip())
+    abilities = told.get("flags", told.get("Features", ""))
+    name = told.get("model name", platform.machine())
+    return f"{name} {hashlib.sha256(abilities.encode()).hexdigest()[:8]} {os.cpu_count()}"
 
 
 def first_line(error: Exception) -> str:

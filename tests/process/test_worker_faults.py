@@ -301,6 +301,17 @@ def test_a_worker_that_goes_blind_is_found_out_and_replaced_and_no_result_is_los
     assert "detector_blind: 640, " in caplog.text
 
 
+def test_a_model_that_sees_nobody_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with supervised(scripted_workers(["sees-nobody"] * 2, tmp_path), ("demo:160x120@20",) * 2) as (
+        supervisor,
+        collected,
+    ):
+        collected.enough = lambda: bool(collected.of("cam0")) and bool(collected.of("cam1"))
+        supervisor.run()
+        assert not describe(supervisor)["models"]["sessions"][0]["sees"]
+    assert caplog.text.count("none sees nobody in the drawn pictures: ") == 1
+
+
 def test_a_boot_failure_is_told_apart_from_a_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     policy = RestartPolicy(boot_attempts=2, first_delay_s=0.05, jitter=0.0)
     why = "could not start 2 times in a row: as the script says"

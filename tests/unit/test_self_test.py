@@ -171,13 +171,16 @@ def test_a_binding_that_copies_when_it_is_bound_sees_every_frame(
 
 
 @pytest.mark.parametrize("provider", installed_providers())
-def test_every_provider_that_is_installed_here_sees_every_frame(tmp_path: Path, provider: str) -> None:
-    pair = SessionPair.load(spec(seeing(tmp_path / "m.onnx", 640), None, provider))
-    if provider != "openvino-bf16":
-        assert pair.info.sessions[0].provider == provider, pair.info.sessions[0].fallback
-    for x in (100, 300, 0):
-        found, _ = infer(pair, picture(640, 640, [(x, 100, 60, 160)]), Crop(0, 0, 640, 640, 640))
-        assert xywh(found).tolist() == [[x, 100, 60, 160]]
+def test_every_provider_that_is_installed_here_sees_every_frame(provider: str) -> None:
+    """With the numbers of bfloat16 the embedded model differs by more than it may, and `cpu` takes over."""
+    pair = SessionPair.load(spec(EMBEDDED[0], None, provider))
+    assert pair.info.sessions[0].provider == ("cpu" if provider == "openvino-bf16" else provider)
+    drawn = pictures()[0].pixels
+    for shift_px in (0, 200, 100):
+        moved = np.ascontiguousarray(np.roll(drawn, shift_px, axis=1))
+        found, _ = infer(pair, moved, Crop(0, 0, 640, 480, 640))
+        assert len(found) == 1
+        assert abs(found[0].x - 141 - shift_px) <= 25, "the embedded model looks in steps"
 
 
 def test_another_file_in_the_place_of_the_one_that_was_loaded_is_no_measure(tmp_path: Path) -> None:
@@ -350,7 +353,7 @@ def test_what_auto_remembers_is_void_when_build_plugin_or_processor_change(
 ) -> None:
     asked, names = spec(seeing(tmp_path / "m.onnx", 640), None, "auto"), ("openvino", "cpu")
     keys = [choice._key(asked, names)]
-    monkeypatch.setattr(choice, "_processor", lambda: "another")
+    monkeypatch.setattr(runtime, "processor", lambda: "another")
     keys.append(choice._key(asked, names))
     monkeypatch.setattr(runtime, "_version", lambda plugin: "99")
     keys.append(choice._key(asked, names))
