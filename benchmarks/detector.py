@@ -30,7 +30,7 @@ from benchmarks.report import Bar, Report, Row, add_plot_option, describe_model,
 from benchmarks.subject import UNCOUNTED, Subject, Times, WrittenFrame, picture
 from orion.lookup import ModelPair
 from orion.messages import Pixels, SessionSize
-from workers.session import installed_providers
+from workers.runtime import installed_providers
 
 PICTURES = {"720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 AROUND_LIMITS_MS = {("1080p", "640"): 0.6, ("1080p", "320"): 0.3, ("4K", "640"): 0.7, ("4K", "320"): 0.35}

@@ -1,5 +1,6 @@
 """What detectors that stand in for the real one have in common: one model for good, and nothing kept for a stream."""
 
+import math
 from typing import NoReturn
 
 from orion.errors import ModelError
@@ -9,11 +10,16 @@ from orion.messages import DetectorSpec
 class FixedDetector:
     """The part of a worker's detector that has nothing to do when models do not change."""
 
+    self_test_wait_s = math.inf
+
     def forget(self, stream_id: str) -> None:
         """Nothing is kept."""
 
     def attention_stats(self, stream_id: str) -> None:
         """There is no attention."""
+
+    def self_test(self) -> None:
+        """Never called, since it is never due."""
 
     def load(self, spec: DetectorSpec) -> NoReturn:
         """Refuse: this detector has no other model."""

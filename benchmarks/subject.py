@@ -75,7 +75,10 @@ class Subject:
 
     def raw(self, size: SessionSize, times: Times) -> None:
         """Time one inference without anything around it."""
-        took_ms = self.pair.lanes[size].session.timed_run()
+        session = self.pair.lanes[size].session
+        start = time.perf_counter()
+        session.run()
+        took_ms = (time.perf_counter() - start) * 1e3
         times.inference.append(took_ms)
         times.total.append(took_ms)
 
@@ -155,7 +158,7 @@ def whole(frame: Pixels, size: SessionSize) -> Crop:
 
 def picture(width: int, height: int) -> Pixels:
     """Return a frame with a few drawn persons, so that there are boxes to decode."""
-    tiles = np.tile(check_image.draw(), (2, 2, 1))
+    tiles = np.tile(check_image.known_pictures()[0].pixels, (2, 2, 1))
     return np.asarray(cv2.resize(tiles, (width, height)), np.uint8)
 
 

@@ -215,7 +215,13 @@ class PersonDetectorConfig(Section):
         default=("person",), min_length=1, description="class names of the model to report"
     )
     provider: Literal["auto", "cpu", "openvino", "openvino-bf16", "cuda", "tensorrt", "coreml"] = Field(
-        default="auto", description="execution provider; auto = the fastest that is installed, else cpu"
+        default="auto", description="execution provider; auto = the fastest that is installed and sees, else cpu"
+    )
+    self_test_s: float | None = Field(
+        default=600.0,
+        gt=0,
+        le=86400,
+        description="seconds after which known pictures are tried again between frames; null = when loaded alone",
     )
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ from orion.ledger import Lease
 from orion.limits import Limits
 from orion.messages import (
     AttentionDescribed,
+    Blind,
     BootFailure,
     Committed,
     DescribeAttention,
@@ -69,6 +70,9 @@ class Listener(Protocol):
 
     def bereaved(self, handle: WorkerHandle, busy: Busy) -> None:
         """Take back the frame of a worker that is dead and reaped."""
+
+    def blind(self, handle: WorkerHandle, reason: str) -> None:
+        """Take note that a worker does not see any more; it is killed."""
 
     def failed(self, handle: WorkerHandle, reason: str) -> None:
         """Take note that a worker is given up."""
@@ -282,6 +286,9 @@ class Crew:
             case AttentionDescribed(query=number, stats=stats), Idle() | Busy():
                 if query := handle.queries.pop(number, None):
                     query.over, query.stats = True, stats
+            case Blind(reason=reason), Idle() | Busy():
+                self._listener.blind(handle, reason)
+                self.condemn(handle, "does not see")
             case _, Condemned() | Leaving():
                 pass
             case _:

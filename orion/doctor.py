@@ -147,12 +147,22 @@ def _models(config: Config) -> Iterator[Finding]:
         for session in info.sessions
     )
     yield Finding("models", ok=True, text=f"{info.model_name} ({info.model_size}): {sessions}")
+    yield _self_test(info)
     asked, given = config.models.person_detector.provider, info.sessions[0].provider
     reason = next((session.fallback for session in info.sessions if session.fallback is not None), None)
     if reason is not None:
         yield Finding("provider", ok=False, text=f"{asked} cannot be used here, {given} runs instead: {reason}")
     else:
         yield Finding("provider", ok=True, text=given if asked == given else f"{asked}: {given}")
+
+
+def _self_test(info: DetectorInfo) -> Finding:
+    """Tell whether each session finds the drawn person; that it answers as `cpu` does was tried when it was loaded."""
+    blind = [str(session.size) for session in info.sessions if not session.sees]
+    if not blind:
+        return Finding("self-test", ok=True, text="the known pictures are answered as they must be")
+    advice = "lower models.person_detector.confidence, or take another model, unless it is for another view"
+    return Finding("self-test", ok=False, text=f"{', '.join(blind)} sees nobody in the drawn pictures: {advice}")
 
 
 def _load(config: Config) -> DetectorInfo:

@@ -64,13 +64,18 @@ class Crop(Value, frozen=True):
     turn: Turn = 0
 
 
+Place = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+Length = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
+"""Whole pixels of a frame: where something is, and how long a side of it."""
+
+
 class Detection(Value, frozen=True):
     """One box: whole pixels of the frame, inside it; the class is the model's number for it."""
 
-    x: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
-    y: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
-    width: Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
-    height: Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
+    x: Place
+    y: Place
+    width: Length
+    height: Length
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)]
     class_id: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
     kept: bool = False
@@ -119,6 +124,8 @@ class DetectorSpec(Value, frozen=True):
     threads: int
     confidence_keep: Finite | None = None
     """Detection threshold for somebody known who stays; None is `confidence`."""
+    self_test_s: Finite | None = 600.0
+    """How often the known pictures are tried between frames; None tries them where models are loaded alone."""
 
 
 class SessionInfo(Value, frozen=True):
@@ -132,6 +139,8 @@ class SessionInfo(Value, frozen=True):
     warm_ms: Milliseconds
     fallback: str | None = None
     """Why `cpu` runs it and not the provider that was asked for; None where it is what was asked for."""
+    sees: bool = True
+    """Whether `cpu` finds somebody in the drawn pictures, at the confidence that is set; True where none is sought."""
 
 
 class DetectorInfo(Value, frozen=True):
@@ -153,10 +162,10 @@ class DetectorInfo(Value, frozen=True):
 class KnownPerson(Value, frozen=True):
     """Somebody who was there: the last box, whole pixels of the frame, and what tells how surely it was a person."""
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: Place
+    y: Place
+    width: Length
+    height: Length
     answers: int
     """How many answers in a row had them above `confidence`, as far as it matters."""
     looks: int
@@ -180,10 +189,10 @@ class VanishedPerson(Value, frozen=True):
     clock, that was.
     """
 
-    x: int
-    y: int
-    width: int
-    height: int
+    x: Place
+    y: Place
+    width: Length
+    height: Length
     since_s: Finite
 
 
@@ -407,6 +416,12 @@ class Committed(Value, frozen=True, tag=True):
     swap: int
 
 
+class Blind(Value, frozen=True, tag=True):
+    """Worker to supervisor: the known pictures are not answered any more as they must be, and why; it leaves."""
+
+    reason: str
+
+
 class AttentionDescribed(Value, frozen=True, tag=True):
     """Worker to supervisor: what attention keeps of a stream; None when it has seen no frame of it."""
 
@@ -430,4 +445,5 @@ Message = (
     | PrepareFailed
     | Committed
     | AttentionDescribed
+    | Blind
 )

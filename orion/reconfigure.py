@@ -71,6 +71,7 @@ def detector_spec(config: Config, pair: ModelPair, threads: int) -> DetectorSpec
         provider=model.provider,
         threads=threads,
         confidence_keep=min(model.confidence_keep, model.confidence),
+        self_test_s=model.self_test_s,
     )
 
 

@@ -43,6 +43,7 @@ _EVENT_LEVELS = {
     "worker_restarted": logging.WARNING,
     "model_reloaded": logging.INFO,
     "worker_failed": logging.ERROR,
+    "detector_blind": logging.ERROR,
 }
 _TICK_S = 0.5
 _JOIN_S = 1.0
@@ -272,6 +273,7 @@ class Supervisor:
             if info.session(320) is None:
                 hint = "`orion models list` tells what a folder holds"
                 _log.warning("%s runs without a 320 model, which takes longer; %s", info.sessions[0].path, hint)
+            _warn_of_unseen(info)
             self._report("ready", worker_id=handle.worker_id, reason="started", model_name=info.model_name)
         self.info = info
         if handle.times_ready:
@@ -285,6 +287,8 @@ class Supervisor:
 
     def reloaded(self, handle: WorkerHandle, info: DetectorInfo, load_ms: float) -> None:
         """Announce that a worker answers with another pair of models from now on."""
+        if self.info is None or _files(info) != _files(self.info):
+            _warn_of_unseen(info)
         self.info = info
         _log.info("%s uses the model %s", handle.worker_id, info.model_name, extra={"worker": handle.worker_id})
         self._report(
@@ -340,6 +344,10 @@ class Supervisor:
             stream.orphan = busy.lease
         else:
             stream.ledger.give_back(busy.lease, "worker_error")
+
+    def blind(self, handle: WorkerHandle, reason: str) -> None:
+        """Report a worker whose detector no longer answers the known pictures as it must."""
+        self._report("detector_blind", worker_id=handle.worker_id, reason=reason)
 
     def failed(self, handle: WorkerHandle, reason: str) -> None:
         """Move the streams of a worker that is given up; without any worker left, give up altogether."""
@@ -481,6 +489,20 @@ class Supervisor:
         orphan, stream.orphan = stream.orphan, None
         if orphan is not None:
             stream.ledger.give_back(orphan, "shutdown")
+
+
+def _files(info: DetectorInfo) -> list[str]:
+    return [session.path for session in info.sessions]
+
+
+def _warn_of_unseen(info: DetectorInfo) -> None:
+    """Warn of a model that finds nobody where it should, which one for another view may rightly do."""
+    for session in info.sessions:
+        if not session.sees:
+            text = (
+                "%s sees nobody in the drawn pictures: right for a model of another view (from above), else of no use"
+            )
+            _log.warning(text, session.path)
 
 
 def _durations_ms(result: FrameResult, capture_to_result_ms: float) -> dict[str, float]:

@@ -6,6 +6,7 @@ sessions and its read-only views of the rings. A second thread exists while anot
 import ctypes
 import importlib
 import logging
+import math
 import os
 import select
 import socket
@@ -22,6 +23,7 @@ from orion.messages import (
     Abort,
     AttentionDescribed,
     AttentionStats,
+    Blind,
     BootFailure,
     Commit,
     Committed,
@@ -49,6 +51,8 @@ _log = logging.getLogger(__name__)
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
 """From glibc's malloc.h; see mallopt(3)."""
 _LARGE_BYTES = 1 << 20
+_OVERDUE_S = 10.0
+"""How long a test gives way to frames that come without a gap."""
 
 
 class Detector(Protocol):
@@ -66,6 +70,13 @@ class Detector(Protocol):
 
     def attention_stats(self, stream_id: str) -> AttentionStats | None:
         """Say what attention did on a stream."""
+
+    @property
+    def self_test_wait_s(self) -> float:
+        """Say in how many seconds `self_test` is due: less than none since it was, endless where it never is."""
+
+    def self_test(self) -> str | None:
+        """Try, in about the time of one inference, whether it sees; say why not, None where it does."""
 
     def load(self, spec: DetectorSpec) -> Pair:
         """Load another pair, for `swap`; called in another thread. Raises ModelError."""
@@ -156,9 +167,18 @@ class Worker:
 
     def step(self) -> bool:
         """Wait for one thing to happen and handle it; return False when it is time to leave."""
-        if not self._loader.running:
+        # A pair that is being loaded is tested itself, and a third user of the processor would make frames late.
+        wait_s = math.inf if self._loader.running else self._detector.self_test_wait_s
+        if wait_s == math.inf and not self._loader.running:
             return self._handle(self._channel.receive())
-        ready = {descriptor for descriptor, _ in self._poll.poll()}
+        if wait_s < -_OVERDUE_S:
+            return self._test()
+        ready = {
+            descriptor
+            for descriptor, _ in self._poll.poll(None if wait_s == math.inf else math.ceil(max(0.0, wait_s) * 1e3))
+        }
+        if not ready:
+            return self._test()
         if self._loader.fileno() in ready:
             answer = self._loader.collect()
             if answer is not None and not self._channel.send(answer):
@@ -187,6 +207,13 @@ class Worker:
             case _:
                 _log.error("a worker cannot be sent %s", type(message).__name__)
         return True
+
+    def _test(self) -> bool:
+        """Try whether the detector sees; return False, once the supervisor is told, where it does not."""
+        reason = self._detector.self_test()
+        if reason is not None:
+            self._channel.send(Blind(reason[:2000]))
+        return reason is None
 
     def _commit(self, swap: int) -> Committed | PrepareFailed:
         pair = self._loader.commit(swap)

@@ -129,6 +129,14 @@ def _left_over(before: tuple[set[int], set[threading.Thread], set[str]]) -> str:
     return ", ".join(f"{what} {left}" for what, left in parts if left)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what a run finds out of this machine for the next one away from the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """Fail any test that leaves a process, a thread, or a shared-memory segment."""

@@ -214,6 +214,7 @@ _SCRIPTS: dict[str, Callable[[], object]] = {
     **FAULTS,
     "late": lambda: time.sleep(1.5),
     "provider": lambda: _say(info=replace(INFO, sessions=(_SECOND,))),
+    "sees-nobody": lambda: _say(info=replace(INFO, sessions=(replace(INFO.sessions[0], sees=False),))),
     "no-sessions": lambda: _say(info=replace(INFO, sessions=())),
     "other-session": lambda: _say(outcome=replace(OUTCOME, model_selected=320)),
     "endless": lambda: _say(outcome=replace(OUTCOME, inference_ms=1.7e308, total_ms=1.7e308)),

@@ -6,7 +6,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from orion.messages import AttentionSettings, DetectorSpec, DetectRequest, Outcome, Pixels
-from workers import session
+from workers import runtime, session
 from workers.pair import SessionPair
 from workers.person import PersonDetector
 
@@ -58,8 +58,8 @@ class LosingDetector(PersonDetector):
         quick = self._pair.lanes[640].session
         quick.provider, quick._session = "openvino", Lost(quick._session)
         self._pair = SessionPair(self._pair.lanes, alone, rgb=False)
-        load = session._open
-        session._open = lambda *arguments: Slow(load(*arguments))
+        load = runtime.open_session
+        vars(session)["open_session"] = lambda *arguments: Slow(load(*arguments))
 
     def process(self, frame: Pixels, request: DetectRequest) -> Outcome:
         return super().process(frame, replace(request, settings=AttentionSettings(mode="off")))

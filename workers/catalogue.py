@@ -9,7 +9,7 @@ from pathlib import Path
 from orion.errors import ModelError
 from orion.messages import DetectorSpec, SessionInfo, SessionSize
 from workers.card import ModelCard
-from workers.lane import load_lanes
+from workers.choice import load_seeing
 from workers.session import describe, sha256
 
 
@@ -139,12 +139,14 @@ def _summary(entries: list[Entry]) -> str:
 
 def _verdict(folder: Path, family: list[ModelCard]) -> Verdict:
     files = tuple(card.path for card in family)
-    name = family[0].model_name
+    name, names = family[0].model_name, family[0].names
     try:
         pair = _pair(folder, family)
-        spec = DetectorSpec(pair.model_640, pair.model_320, 0.5, 0.45, family[0].names[:1], "cpu", threads=1)
-        lanes = load_lanes(spec, "cpu")
+        sought = ("person",) if "person" in names else names[:1]
+        lanes = load_seeing(DetectorSpec(pair.model_640, pair.model_320, 0.5, 0.45, sought, "cpu", threads=1), "cpu")
     except ModelError as error:
         return Verdict(name, files, (), str(error))
-    problem = None if pair.model_320 else "no file with input 320x320: the 640 session runs alone"
-    return Verdict(name, files, tuple(lane.session.info for lane in lanes.values()), problem)
+    sessions = tuple(lane.session.info for lane in lanes.values())
+    problems = [] if pair.model_320 else ["no file with input 320x320: the 640 session runs alone"]
+    problems += [f"{one.size} sees nobody in the drawn pictures" for one in sessions if not one.sees]
+    return Verdict(name, files, sessions, "; ".join(problems) or None)

@@ -16,7 +16,8 @@ from orion.errors import ModelError, WireError
 from orion.messages import AttentionSettings, Crop, Detections, DetectorSpec, Region, SessionSize
 from workers import catalogue, framing
 from workers.framing import Command, Frame
-from workers.pair import SessionPair, trim_memory
+from workers.memory import trim_memory
+from workers.pair import SessionPair
 from workers.pipeline import Timings, infer
 from workers.session import ProviderError
 from workers.suggest import suggest_region

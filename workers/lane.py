@@ -2,18 +2,15 @@
 the pair: the thread that loads it, then the worker's main thread.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orion.errors import ModelError
-from orion.messages import Crop, DetectorSpec, Pixels, SessionSize
+from orion.messages import DetectorSpec, SessionSize
 from workers.card import ModelCard
 from workers.decode import Decoder, Rules
 from workers.letterbox import Letterbox
-from workers.nms import Box
 from workers.session import Session
 from workers.turns import AT_ONCE, Turn
-
-_TIMED_RUNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +20,6 @@ class Lane:
     session: Session
     letterbox: Letterbox
     decoder: Decoder
-
-    def candidates(self, frame: Pixels) -> list[Box]:
-        """Return what the head says about the whole of `frame`, however faint, best first."""
-        height, width = frame.shape[:2]
-        rules = replace(self.decoder.rules, confidence=0.0)
-        with self.session.turn():
-            self.letterbox.fill(frame, Crop(0, 0, width, height, rules.size))
-            return Decoder(rules).candidates(self.session.run())
-
-    def fastest_ms(self) -> float:
-        """Return the time of the fastest of a few inferences, which other processes disturbed least."""
-        return min(self.session.timed_run() for _ in range(_TIMED_RUNS))
 
 
 Lanes = dict[SessionSize, Lane]

@@ -3,13 +3,13 @@
 the main thread alone.
 """
 
-import ctypes
-import gc
+import time
+from collections.abc import Callable
 
 from orion.messages import DetectorInfo, DetectorSpec
 from workers.choice import load_chosen, load_on_cpu
 from workers.lane import Lanes
-from workers.session import ProviderError
+from workers.self_test import PeriodicTest
 from workers.turns import AT_ONCE, Turn
 
 PERSON = "person"
@@ -18,11 +18,13 @@ PERSON = "person"
 class SessionPair:
     """Both sessions loaded and warm; `lanes` has the 640 always and the 320 when the spec names one."""
 
-    def __init__(self, lanes: Lanes, spec: DetectorSpec, *, rgb: bool) -> None:
+    def __init__(
+        self, lanes: Lanes, spec: DetectorSpec, *, rgb: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.lanes = lanes
         for lane in lanes.values():
             lane.letterbox.rgb = rgb
-        self._spec, self._rgb = spec, rgb
+        self._spec, self._rgb, self._clock = spec, rgb, clock
         self.info = _describe(lanes)
         """What is loaded, and on which provider."""
         self.confidence = spec.confidence
@@ -31,37 +33,34 @@ class SessionPair:
         wanted = lanes[640].decoder.rules.class_ids
         self.class_id = names.index(PERSON) if PERSON in spec.classes else wanted[0]
         """The class of those who are known and looked for."""
+        self.periodic_test = PeriodicTest(lanes, spec.self_test_s, clock)
+        """What tries the known pictures between frames in BGR."""
 
     @classmethod
-    def load(cls, spec: DetectorSpec, *, rgb: bool = False, turn: Turn = AT_ONCE) -> "SessionPair":
+    def load(
+        cls,
+        spec: DetectorSpec,
+        *,
+        rgb: bool = False,
+        turn: Turn = AT_ONCE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> "SessionPair":
         """Load and warm the sessions that `spec` names, each step of it in a `turn`, for frames in BGR or, with
         `rgb`, in RGB.
 
         Raises ModelError with what was expected and what was found.
         """
-        lanes = load_chosen(spec, turn)
-        try:
-            return cls(lanes, spec, rgb=rgb)
-        except ProviderError as error:
-            return cls(load_on_cpu(spec, str(error), turn), spec, rgb=rgb)
+        return cls(load_chosen(spec, turn), spec, rgb=rgb, clock=clock)
 
     def on_cpu(self, reason: str) -> "SessionPair":
         """Load and warm the same pair on `cpu`, in place of this one, whose provider failed for that reason. May be
         called in another thread. Raises ModelError.
         """
-        return SessionPair(load_on_cpu(self._spec, reason), self._spec, rgb=self._rgb)
+        return SessionPair(load_on_cpu(self._spec, reason), self._spec, rgb=self._rgb, clock=self._clock)
 
     def close(self) -> None:
         """Let go of the sessions and their buffers."""
         self.lanes.clear()
-
-
-def trim_memory() -> None:
-    """Hand the memory of closed sessions back to the system, where the C library can."""
-    gc.collect()
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
 
 
 def _describe(lanes: Lanes) -> DetectorInfo:
@@ -79,4 +78,4 @@ def _describe(lanes: Lanes) -> DetectorInfo:
 def _cost_ratio(lanes: Lanes) -> float:
     if 320 not in lanes:
         return 1.0
-    return max(1.0, round(lanes[640].fastest_ms() / lanes[320].fastest_ms() * 2) / 2)
+    return max(1.0, round(lanes[640].session.fastest_ms / lanes[320].session.fastest_ms * 2) / 2)

@@ -2,7 +2,9 @@
 and everything that is remembered of each stream.
 """
 
+import math
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
@@ -11,7 +13,8 @@ import cv2
 from orion.errors import ModelError
 from orion.messages import AttentionStats, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
 from workers.attention import Attention, Look
-from workers.pair import SessionPair, trim_memory
+from workers.memory import trim_memory
+from workers.pair import SessionPair
 from workers.pipeline import infer
 from workers.session import ProviderError
 from workers.turns import PATIENCE_S, Turns
@@ -20,9 +23,10 @@ from workers.turns import PATIENCE_S, Turns
 class PersonDetector:
     """Finds persons in frames. Loads and warms its sessions at once; raises ModelError when it cannot."""
 
-    def __init__(self, spec: DetectorSpec) -> None:
+    def __init__(self, spec: DetectorSpec, clock: Callable[[], float] = time.monotonic) -> None:
         cv2.setNumThreads(1)
-        self._pair = SessionPair.load(spec)
+        self._clock = clock
+        self._pair = SessionPair.load(spec, clock=clock)
         self._attention: dict[str, Attention] = {}
         self._turns = Turns()
         self._relief: Future[SessionPair] | None = None
@@ -99,7 +103,7 @@ class PersonDetector:
 
     def load(self, spec: DetectorSpec) -> SessionPair:
         """Load and warm another pair for `swap`; may be called in another thread. Raises ModelError."""
-        return SessionPair.load(spec, turn=self._turns.step)
+        return SessionPair.load(spec, turn=self._turns.step, clock=self._clock)
 
     def swap(self, pair: SessionPair) -> None:
         """Put `pair` in the place of the present one, close that, and hand its memory back to the system."""
@@ -108,6 +112,20 @@ class PersonDetector:
             attention.forget()
         previous.close()
         trim_memory()
+
+    @property
+    def self_test_wait_s(self) -> float:
+        """Seconds until the next known picture is to be tried, less than none since it was due; endless while `cpu` is
+        loaded in the pair's place.
+        """
+        return math.inf if self._relief is not None else self._pair.periodic_test.due_s - self._clock()
+
+    def self_test(self) -> str | None:
+        """Try one known picture between two frames; return why the sessions do not see any more, None if they do."""
+        try:
+            return self._pair.periodic_test.step()
+        except ModelError as error:
+            return str(error)
 
     def close(self) -> None:
         """Let go of the sessions; nothing may be processed any more."""

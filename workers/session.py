@@ -1,57 +1,24 @@
-"""The one module that imports onnxruntime: a loaded model with its bound buffers. Everything here is called from the
-thread that owns the session (the worker's main thread, or the thread that loads the next pair), one at a time.
+"""A loaded model with its bound buffers. Everything here is called from the thread that owns the session (the worker's
+main thread, or the thread that loads the next pair), one at a time.
 """
 
 import contextlib
 import hashlib
-import importlib
-import importlib.util
-import logging
-import os
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-# Since 1.32 the library starts a thread when it is imported that reports its use to its makers, under an id that it
-# keeps in ~/.cache. Nothing leaves the machine of a care room unasked.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime as ort
 
 from orion.errors import ModelError
 from orion.messages import SessionInfo, SessionSize
 from workers.byte_input import OwnInput, with_byte_input
 from workers.card import ModelCard, Signature, probe_shape, read_card
-from workers.providers import PROVIDERS, Provider
+from workers.runtime import KINDS, UNUSABLE, InferenceSession, IOBinding, first_line, open_session, open_unprepared
 from workers.turns import AT_ONCE, Turn
-
-_log = logging.getLogger(__name__)
-
-_SEVERITY_FATAL = 4
-_STATE = ort.capi.onnxruntime_pybind11_state
-_UNUSABLE: tuple[type[Exception], ...] = (
-    *(kind for kind in vars(_STATE).values() if isinstance(kind, type) and issubclass(kind, Exception)),
-    RuntimeError,
-    ValueError,
-    OSError,
-    ImportError,
-)
-"""What reading or running a model, or loading a plugin, can raise: onnxruntime's dozen classes have no common root."""
-
-_BUILT_IN = frozenset(ort.get_available_providers())
-"""The providers of this build; plugins come to the library's own list later."""
-
-_KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
-
-_SPIN_US = 100
-"""How long an inference thread looks for more work before it sleeps: long enough to bridge the gaps inside a run. The
-library's default lets two sessions slow each other twofold when they alternate, and at 5 Hz takes three times the
-processor time. Versions that do not know the setting (1.24 for one) only stop spinning at the end of each run."""
 
 
 class ProviderError(ModelError):
@@ -70,19 +37,24 @@ class Session:
         """The name of the provider that runs it."""
         self.fallback: str | None = None
         """Why that is `cpu` and not the one that was asked for; None where it is what was asked for."""
+        self.sees = True
+        """Whether `cpu` finds somebody in the drawn pictures, where a person is looked for."""
+        self.fastest_ms = math.inf
+        """Time of the fastest inference on a known picture, which other processes disturbed least."""
+        self._threads = threads
         with _readable(path), turn():
             started = time.perf_counter()
             file = _File.read(path)
-            self._sha256 = file.sha256
-            self._session = _open(file, provider, threads)
+            self.sha256 = file.sha256
+            self._session = open_session(file.content, file.folder, provider, threads)
             self.card = read_card(_signature(path, self._session, file.own))
             load_ms = (time.perf_counter() - started) * 1e3
         _check_side(self.card, size)
         self.tensor: NDArray[np.uint8] = np.zeros((1, 3, size, size), np.uint8)
         with _readable(path), turn():
             started = time.perf_counter()
-            name = self._session.get_inputs()[0].name
-            warm: NDArray[np.floating] = self._session.run(None, {name: self.tensor})[0]
+            self._input = self._session.get_inputs()[0].name
+            warm: NDArray[np.floating] = self._session.run(None, {self._input: self.tensor})[0]
             # Memory of our own: that of `warm` is the library's.
             self._output = warm.copy()
             self._binding = self._bind()
@@ -94,12 +66,13 @@ class Session:
         load_ms, warm_ms = self._times
         return SessionInfo(
             path=self.card.path,
-            sha256=self._sha256,
+            sha256=self.sha256,
             size=self.tensor.shape[-1],
             provider=self.provider,
             load_ms=load_ms,
             warm_ms=warm_ms,
             fallback=self.fallback,
+            sees=self.sees,
         )
 
     def run(self) -> NDArray[np.floating]:
@@ -109,45 +82,54 @@ class Session:
         """
         try:
             if self._binding is None:
-                self._output = self._session.run(None, {self._session.get_inputs()[0].name: self.tensor})[0]
+                self._output = self._session.run(None, {self._input: self.tensor})[0]
             else:
+                # Anew for each run: where a provider has memory of its own, binding is what copies the picture there.
+                self._binding.bind_cpu_input(self._input, self.tensor)
                 self._session.run_with_iobinding(self._binding)
-        except _UNUSABLE as error:
+        except UNUSABLE as error:
             raise self._failure(error) from error
         return self._output
 
-    def timed_run(self) -> float:
-        """Run once, in its turn, and return the milliseconds it took."""
-        with self.turn():
-            start = time.perf_counter()
-            self.run()
-            return (time.perf_counter() - start) * 1e3
+    def plain_heads(self, tensors: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.floating]]:
+        """Yield what the file as it was exported answers on `cpu`, without bound buffers, to each of `tensors`, which
+        are like `tensor`; each step is made in a turn. Raises ModelError.
+        """
+        path = self.card.path
+        with _readable(path), self.turn():
+            content = Path(path).read_bytes()
+            if hashlib.sha256(content).hexdigest() != self.sha256:
+                raise ModelError(f"{path}: expected the file that was loaded, found another")
+            session = open_session(content, str(Path(path).parent), "cpu", self._threads)
+        given = session.get_inputs()[0]
+        kind = KINDS[given.type]
+        for tensor in tensors:
+            with _readable(path), self.turn():
+                scaled = tensor if kind is np.uint8 else (tensor / np.float32(255)).astype(kind)
+                [head] = session.run(None, {given.name: scaled})
+            yield head
 
     def _failure(self, error: Exception) -> ModelError:
         if self.provider == "cpu":
-            return ModelError(f"{self.card.path}: onnxruntime cannot run it: {_first_line(error)}")
-        return ProviderError(f"{self.provider} failed while running: {_first_line(error)}")
+            return ModelError(f"{self.card.path}: onnxruntime cannot run it: {first_line(error)}")
+        return ProviderError(f"{self.provider} failed while running: {first_line(error)}")
 
-    def _bind(self) -> ort.IOBinding | None:
-        """Bind the tensor and the output's memory; None where the picture decides how many boxes there are: what one
+    def _bind(self) -> IOBinding | None:
+        """Bind the output's memory; None where the picture decides how many boxes there are: what one
         run has bound would have to do for the next.
         """
         kept, given = self._output, self._session.get_outputs()[0]
         if self.card.layout == "end2end" and not isinstance(given.shape[1], int):
             return None
         binding = self._session.io_binding()
-        binding.bind_cpu_input(self._session.get_inputs()[0].name, self.tensor)
         binding.bind_output(given.name, "cpu", 0, kept.dtype.type, kept.shape, kept.ctypes.data)
         return binding
 
 
 def describe(path: str) -> ModelCard:
     """Return what the model file is, without preparing it to run. Raises ModelError when it cannot be used."""
-    options = _quiet_options()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
     with _readable(path):
-        signature = _signature(path, ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+        signature = _signature(path, open_unprepared(path))
     return read_card(signature)
 
 
@@ -155,26 +137,6 @@ def sha256(path: str) -> str:
     """Return the SHA-256 of the file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def installed_providers() -> tuple[str, ...]:
-    """Return the names of the providers that onnxruntime has on this machine, itself or by a plugin, `cpu` last."""
-    return tuple(name for name, provider in PROVIDERS.items() if _is_there(provider))
-
-
-def why_absent(name: str) -> str | None:
-    """Return why a provider cannot be used here and how to get it; None for one that is installed."""
-    provider = PROVIDERS[name]
-    if _is_there(provider):
-        return None
-    if provider.plugin is not None and importlib.util.find_spec(provider.plugin) is not None:
-        return f"{name} has no device on this machine, though {provider.plugin} is installed; {provider.advice}"
-    return f"{name} is not installed; {provider.advice}"
-
-
-def runtime_version() -> str:
-    """Return onnxruntime's version."""
-    return str(ort.__version__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,61 +154,7 @@ class _File:
         return cls(str(Path(path).parent), hashlib.sha256(content).hexdigest(), *with_byte_input(content))
 
 
-def _open(file: _File, name: str, threads: int) -> ort.InferenceSession:
-    options = _quiet_options()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
-    # Where the weights are in files of their own, they lie beside the model.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", file.folder)
-    provider = PROVIDERS[name]
-    if provider.library_name in _BUILT_IN:
-        built_in = [(provider.library_name, provider.options(threads))]
-        session = ort.InferenceSession(file.content, options, providers=built_in)
-    else:
-        options.add_provider_for_devices(_plugin_devices(provider), provider.options(threads))
-        session = ort.InferenceSession(file.content, options)
-    if session.get_providers()[0] != provider.library_name:
-        raise RuntimeError(f"provider {name} did not start")
-    session.disable_fallback()
-    return session
-
-
-def _is_there(provider: Provider) -> bool:
-    return provider.library_name in _BUILT_IN or bool(_plugin_devices(provider))
-
-
-@cache
-def _plugin_devices(provider: Provider) -> list[Any]:
-    """Return the processors on which the provider's plugin runs; none without a plugin, or where it cannot be used."""
-    if provider.plugin is None or importlib.util.find_spec(provider.plugin) is None:
-        return []
-    if not hasattr(ort, "register_execution_provider_library"):
-        _log.warning("%s needs a newer onnxruntime than %s", provider.plugin, runtime_version())
-        return []
-    try:
-        _register(provider.plugin)
-        devices = ort.get_ep_devices()
-    except _UNUSABLE as error:
-        _log.warning("%s cannot be used: %s", provider.plugin, _first_line(error))
-        return []
-    cpu = ort.OrtHardwareDeviceType.CPU
-    return [one for one in devices if one.ep_name == provider.library_name and one.device.type == cpu]
-
-
-@cache
-def _register(plugin: str) -> None:
-    """Make onnxruntime load a plugin, which it takes once in a process."""
-    ort.register_execution_provider_library(plugin, importlib.import_module(plugin).get_library_path())
-
-
-def _quiet_options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = _SEVERITY_FATAL
-    return options
-
-
-def _signature(path: str, session: ort.InferenceSession, own: OwnInput | None = None) -> Signature:
+def _signature(path: str, session: InferenceSession, own: OwnInput | None = None) -> Signature:
     """Read what the model says of itself, with the input `own` that the file has where another replaces it; an output
     whose shape is open is learned from one inference.
     """
@@ -267,7 +175,7 @@ def _signature(path: str, session: ort.InferenceSession, own: OwnInput | None = 
     probe = probe_shape(signature)
     if probe is None:
         return signature
-    shape = session.run(None, {given.name: np.zeros(probe, _KINDS[given.type])})[0].shape
+    shape = session.run(None, {given.name: np.zeros(probe, KINDS[given.type])})[0].shape
     return replace(signature, output_shape=tuple(shape))
 
 
@@ -277,10 +185,6 @@ def _check_side(card: ModelCard, size: SessionSize) -> None:
         raise ModelError(f"{card.path}: {found}; --model names the 640 of a pair, --model-320 the 320")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
 @contextlib.contextmanager
 def _readable(path: str) -> Iterator[None]:
     """Turn what reading and running a model file can raise into ModelError."""
@@ -288,5 +192,5 @@ def _readable(path: str) -> Iterator[None]:
         if not Path(path).is_file():
             raise ModelError(f"{path}: expected an ONNX file, found none")
         yield
-    except _UNUSABLE as error:
-        raise ModelError(f"{path}: onnxruntime cannot use it: {_first_line(error)}") from error
+    except UNUSABLE as error:
+        raise ModelError(f"{path}: onnxruntime cannot use it: {first_line(error)}") from error

@@ -33,7 +33,7 @@ def examine(folder: Path, options: str, **variables: str) -> tuple[int, dict[str
     )
     assert "Traceback" not in done.stdout
     lines = [line.split(None, 1) for line in done.stdout.splitlines()]
-    names = ("instance", "cam0", "cam1", "shared memory", "onnxruntime", "models", "provider", "broker")
+    names = ("instance", "cam0", "cam1", "shared memory", "onnxruntime", "models", "self-test", "provider", "broker")
     found = {}
     for verdict, rest in lines:
         [name] = [name for name in names if rest.startswith(f"{name} ")]
@@ -93,6 +93,20 @@ def test_a_provider_that_is_not_there_is_told(tmp_path: Path) -> None:
         "coreml is not installed; it is part of onnxruntime on macOS alone"
     )
     assert found["broker"] == "OK none: nothing is published"
+
+
+def test_a_model_that_sees_nobody_is_told(tmp_path: Path) -> None:
+    placed(tmp_path / "large.onnx", 640, [[10.0, 20.0, 110.0, 220.0, 0.2, 0.0]])
+    code, found = examine(tmp_path, f"{DEMO} --broker none --model large.onnx")
+    assert code == 1
+    assert found["self-test"].startswith("FAIL 640 sees nobody in the drawn pictures: lower models.person_detector.")
+    assert [text.split()[0] for text in found.values()].count("FAIL") == 1
+
+
+def test_what_comes_built_in_sees(tmp_path: Path) -> None:
+    code, found = examine(tmp_path, f"{DEMO} --broker none")
+    assert code == 0, "\n".join(found.values())
+    assert found["self-test"] == "OK the known pictures are answered as they must be"
 
 
 def test_two_builds_of_the_runtime_are_told_with_what_to_do() -> None:

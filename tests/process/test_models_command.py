@@ -62,6 +62,14 @@ def test_verify_runs_the_pairs(folder: Path) -> None:
     assert python(folder, "orion", "models", "verify", "--model-dir", ".").returncode == EXIT_OK
 
 
+def test_verify_fails_where_nobody_is_seen(folder: Path) -> None:
+    (folder / "broken.onnx").unlink()
+    placed(folder / "yolo11n_320.onnx", 320, [[10.0, 20.0, 110.0, 220.0, 0.2, 0.0]])
+    done = python(folder, "orion", "models", "verify", "--model-dir", ".")
+    assert done.returncode == EXIT_GAVE_UP
+    assert done.stdout.rstrip().endswith("; 320 sees nobody in the drawn pictures")
+
+
 def test_inspect_says_what_a_file_is(folder: Path) -> None:
     done = python(folder, "orion", "models", "inspect", "yolo11n_320.onnx")
     assert done.returncode == EXIT_OK

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from orion.capture import CaptureSettings
 from orion.errors import WorkersLostError
 from orion.exchange import Exchange
 from orion.handle import Failed
 from orion.report import describe
 from orion.restart import RestartPolicy
+from tests.blinding import SEEN_FRAMES
 from tests.harness import Collected, scripted_workers, supervised
 from tests.losing import QUICK_FRAMES
 from tests.models import seeing
@@ -264,6 +266,50 @@ def test_a_provider_that_fails_gives_way_to_a_slow_cpu_and_the_worker_lives(tmp_
     assert collected.results[-1]["timing"]["inference_ms"] > 1500
     assert session["fallback"] == "openvino failed while running: the device was lost"
     assert dropped["worker_error"] >= 2
+
+
+def test_a_worker_that_goes_blind_is_found_out_and_replaced_and_no_result_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(seeing(tmp_path / "large.onnx", 640))
+    capture = CaptureSettings(every_frame=True)
+    workers = scripted_workers([path], tmp_path, "tests.blinding:BlindingDetector")
+    with supervised(workers, ("demo:160x120@20",), capture=capture) as (supervisor, collected):
+        restarted: list[int] = []
+
+        def enough() -> bool:
+            if collected.named("worker_restarted"):
+                restarted.append(len(collected.results))
+            return len(restarted) > SEEN_FRAMES
+
+        collected.enough = enough
+        supervisor.run()
+        handle = supervisor.crew.handles["w0"]
+        assert (handle.restarts, handle.last_end) == (1, "does not see")
+        assert sum(supervisor.streams["cam0"].ledger.accounts().dropped.values()) == 0
+    [blind] = collected.named("detector_blind")
+    assert blind["worker_id"] == "w0"
+    assert blind["reason"].startswith("640, ")
+    assert "found nobody" in blind["reason"]
+    names = [event["event"] for event in collected.events]
+    assert names.index("detector_blind") < names.index("worker_restarted")
+    seqs = [result["frame_seq"] for result in collected.results]
+    assert seqs == list(range(len(seqs))), "a frame was lost, or answered twice"
+    counts = [result["data"]["count"] for result in collected.results]
+    before, after = counts[:SEEN_FRAMES], counts[restarted[0] :]
+    assert 0 not in before + after
+    assert "detector_blind: 640, " in caplog.text
+
+
+def test_a_model_that_sees_nobody_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with supervised(scripted_workers(["sees-nobody"] * 2, tmp_path), ("demo:160x120@20",) * 2) as (
+        supervisor,
+        collected,
+    ):
+        collected.enough = lambda: bool(collected.of("cam0")) and bool(collected.of("cam1"))
+        supervisor.run()
+        assert not describe(supervisor)["models"]["sessions"][0]["sees"]
+    assert caplog.text.count("none sees nobody in the drawn pictures: ") == 1
 
 
 def test_a_boot_failure_is_told_apart_from_a_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -37,6 +37,7 @@ OTHER: dict[str, Any] = {
     "models.person_detector.confidence": 0.7, "models.person_detector.confidence_keep": 0.4,
     "models.person_detector.iou": 0.6,
     "models.person_detector.classes": ["person", "dog"], "models.person_detector.provider": "cpu",
+    "models.person_detector.self_test_s": 9.0,
     "attention.mode": "off", "attention.strategy": "velocity", "attention.alpha": 0.9,
     "attention.velocity_threshold": 0.9, "attention.velocity_factor": 9.0, "attention.max_expansion": 0.9,
     "attention.expansion": 0.9, "attention.history_size": 9, "attention.rescan_s": 9.0, "attention.min_person_px": 9,

@@ -56,7 +56,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
 ONE_OWNER = {
     "av": "orion.decoder",
     "paho": "orion.mqtt",
-    "onnxruntime": "workers.session",
+    "onnxruntime": "workers.runtime",
     "amqtt": "orion.broker",
     "sqlite3": "orion.outbox",
 }

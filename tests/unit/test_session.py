@@ -16,14 +16,14 @@ from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest,
 from tests.models import COCO_LIKE, counting, picture, placed, seeing
 from workers import choice, framing
 from workers import pair as pair_module
-from workers.choice import agree, load_chosen, load_on_cpu
+from workers.choice import load_chosen, load_on_cpu
 from workers.dropin import Dropin
 from workers.lane import Lanes, load_lanes
-from workers.nms import Box
 from workers.pair import SessionPair
 from workers.person import PersonDetector
 from workers.pipeline import infer
-from workers.session import ProviderError, Session, describe, installed_providers
+from workers.runtime import installed_providers
+from workers.session import ProviderError, Session, describe
 from workers.turns import AT_ONCE, Turn
 
 BOXES = [[100.0, 200.0, 180.0, 300.0, 0.9, 0.0], [300.0, 200.0, 380.0, 300.0, 0.8, 2.0]]
@@ -322,16 +322,3 @@ def test_auto_chooses_what_agrees_with_cpu_and_remembers(tmp_path: Path, monkeyp
     assert first in installed_providers()
     assert load_chosen(asked)[640].session.info.provider == first
     assert (tmp_path / "cache").exists() == (len(installed_providers()) > 1)
-
-
-@pytest.mark.parametrize(
-    ("shift_px", "score", "class_id", "same"),
-    [(0, 0.9, 0, True), (1, 0.915, 0, True), (9, 0.9, 0, False), (0, 0.87, 0, False), (0, 0.9, 1, False)],
-)
-def test_agreement_is_about_place_score_and_class(shift_px: float, score: float, class_id: int, same: bool) -> None:
-    expected = [Box(100, 50, 200, 250, 0.9, 0)]
-    assert agree(expected, [Box(100 + shift_px, 50, 200 + shift_px, 250, score, class_id)]) is same
-
-
-def test_without_boxes_nothing_agrees() -> None:
-    assert not agree([], [])

@@ -267,7 +267,7 @@ def test_a_low_confidence_of_the_command_line_needs_no_other_key(tmp_path: Path)
             "models: {person_detector: {threshold: 0.4}}",
             (
                 "did you mean provider? known are model_dir, size, model_path, model_path_320, "
-                "confidence, confidence_keep, iou, classes, provider"
+                "confidence, confidence_keep, iou, classes, provider, self_test_s"
             ),
         ),
     ],

@@ -20,6 +20,7 @@ from orion.messages import (
     AttentionDescribed,
     AttentionSettings,
     AttentionStats,
+    Blind,
     BootFailure,
     Commit,
     Committed,
@@ -70,6 +71,7 @@ MESSAGES: list[Message] = [
     Prepared(3, INFO, 320.5),
     PrepareFailed(3, "the file is broken"),
     Committed(3),
+    Blind("640, mirrored person: expected 0.917 at (387, 210, 496, 479), found nobody"),
     AttentionDescribed(
         9, AttentionStats((("full", 3),), (("rescan", 2),), 1, 2, 3, 0, 4, 0.02, 5, 6, 0.9, 2.0, (REGION,), REGION)
     ),
