@@ -183,7 +183,7 @@ def test_who_leaves_over_an_edge_has_not_vanished(way: str, step_s: float) -> No
 @pytest.mark.parametrize("edge", ["left", "right", "bottom"])
 def test_who_falls_at_an_edge_and_is_not_seen_has_vanished(edge: str) -> None:
     x = {"left": 4, "right": WIDTH - 64, "bottom": 400}[edge]
-    y = HEIGHT - 162 if edge == "bottom" else 200
+    y = HEIGHT - 175 if edge == "bottom" else 200
     person = Person(x, y)
     stream = watched(person)
     for _ in range(3):
