@@ -88,8 +88,8 @@ def followed(people: Sequence[KnownPerson], boxes: Boxes, passed_s: float) -> di
     return dict(pair_up(likeness(boxes_of(people), boxes, within), 1e-9))
 
 
-def seen(before: KnownPerson | None, now: Detection, passed_s: float, *, looked: bool, turn: Turn) -> KnownPerson:
-    """Return who is at `now`: `before`, or somebody new. `looked` is False for an answer that was held."""
+def seen(before: KnownPerson | None, now: Detection, passed_s: float, turn: Turn) -> KnownPerson:
+    """Return who was found at `now`, by a look that was turned so: `before`, or somebody new."""
     length = float(max(now.width, now.height))
     if before is None:
         firm = 0 if now.kept else 1
@@ -101,12 +101,22 @@ def seen(before: KnownPerson | None, now: Detection, passed_s: float, *, looked:
         width=now.width,
         height=now.height,
         answers=min(SURE_ANSWERS, before.answers + (not now.kept)),
-        looks=min(SURE_LOOKS, before.looks + (looked and not now.kept)),
+        looks=min(SURE_LOOKS, before.looks + (not now.kept)),
         velocity=_velocity(before, now, passed_s),
         turn=turn,
         hidden_by=None,
         length=max(length, before.length * math.exp(-passed_s / LENGTH_S)),
     )
+
+
+def rested(person: KnownPerson, passed_s: float) -> KnownPerson:
+    """Return somebody in an answer that was held: seen once more, and not moving."""
+    if person.hidden_by is not None or (person.answers >= SURE_ANSWERS and not any(person.velocity)):
+        return person
+    left, upper, right, lower = person.velocity
+    share = math.exp(-passed_s / VELOCITY_S) if abs(left) + abs(upper) + abs(right) + abs(lower) >= 1.0 else 0.0
+    velocity = (share * left, share * upper, share * right, share * lower)
+    return replace(person, answers=min(SURE_ANSWERS, person.answers + 1), velocity=velocity)
 
 
 def _velocity(before: KnownPerson, now: Detection, passed_s: float) -> tuple[float, float, float, float]:

@@ -5,13 +5,11 @@ for somebody who should be there, or a trial, which tells whether a cheap plan w
 """
 
 import math
-from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 from msgspec.structs import replace
 
-from orion.messages import Crop, Detection, Detections, KnownPerson, Region, Turn
+from orion.messages import Detections, Region
 from workers.boxes import NONE, Boxes, corners, covered, crop_box, cut, overlaps, pair_up, same_people, union
 from workers.history import History
 from workers.motion import Change
@@ -19,9 +17,10 @@ from workers.plans import NEAR_SCALE, Plan, crop_around, scale
 from workers.recall import Recall
 from workers.rumours import Rumours
 from workers.scene import HELD_MARGIN, Observation, Scene
+from workers.search import AROUND, Seeking, search_crop
 from workers.suggest import suggest_region
 from workers.trials import Budget, Confirmation
-from workers.vanished import Whereabouts, fallen_crop, search_crop
+from workers.vanished import Whereabouts
 
 CONFIRMING_IOU = 0.6
 """Overlap from which a cheap plan's box is the rescan's."""
@@ -36,67 +35,6 @@ NEAR_SHARE = 0.06
 """Motion within that share of the frame's longer side of earlier motion goes on there."""
 FOLLOWED = 3
 """Of so many looks at motion that goes on, one is a rescan: a newcomer whom only that one shows waits for two more."""
-NARROW, WIDTHS = 1.5, (None, 2.5, 1.5, 10.0)
-"""How many body heights wide the upright looks for somebody are, and the turned ones of one streak after the other: a
-model may miss who lies at one scale and find them at the next."""
-AROUND = 2.0
-"""That of looks around somebody who was found by a turned look."""
-
-
-class _Seeking:
-    """Whom to look for in a frame after its answer, and who was found."""
-
-    def __init__(self, found: Detections, sought: list[tuple[KnownPerson, int]], source: Plan) -> None:
-        self.found = found
-        self.source = source
-        """The plan that gave the answer."""
-        self.turns: dict[Detection, Turn] = {}
-        self._left = deque(look for person, streaks in sought for look in _looks_for(person, streaks))
-        self._last: _Look | None = None
-
-    def following(self) -> "_Look | None":
-        """Return the next look; None when there is no other."""
-        self._last = self._left.popleft() if self._left else None
-        return self._last
-
-    @property
-    def person(self) -> KnownPerson:
-        """Whom the last look was for."""
-        assert self._last is not None
-        return self._last.person
-
-    def take(self, one: Detection) -> None:
-        """Note that the person of the last look was found, so that no other look is needed."""
-        assert self._last is not None
-        self.found = tuple(sorted((*self.found, one), key=lambda box: -box.confidence))
-        if self._last.turn:
-            self.turns[one] = self._last.turn
-        self._left = deque(look for look in self._left if look.person is not self.person)
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """A look for somebody: how it is turned, and how many body heights wide it is."""
-
-    person: KnownPerson
-    turn: Turn
-    bodies: float | None
-    """How many body heights wide; None looks beside the feet."""
-    again: bool = False
-    """It is the look that found them before."""
-
-    def crop(self, frame_size: tuple[int, int]) -> Crop:
-        """Return what to look at."""
-        if self.bodies is None:
-            return fallen_crop(self.person, frame_size, self.turn)
-        return search_crop(self.person, frame_size, self.turn, self.bodies)
-
-
-def _looks_for(person: KnownPerson, streaks: int) -> list[_Look]:
-    """Return the looks of the next streak, after so many: upright and turned both ways."""
-    wide = WIDTHS[streaks % len(WIDTHS)]
-    looks = [_Look(person, 0, NARROW), _Look(person, 90, wide), _Look(person, -90, wide)]
-    return [_Look(person, person.turn, AROUND, again=True), *looks] if person.turn else looks
 
 
 class Planner:
@@ -126,7 +64,7 @@ class Planner:
         self._interval_s = 0.0
         self._due: Plan | None = None
         self._doubted: tuple[Plan, Detections] | None = None
-        self._seeking: _Seeking | None = None
+        self._seeking: Seeking | None = None
         self.answer = ()
         self.suggested = None
         self.history.clear()
@@ -189,10 +127,10 @@ class Planner:
     def _seek(self, plan: Plan, found: Detections) -> Plan | None:
         """Look for who is missing in the answer that `plan` found, before it is given."""
         sought = self.whereabouts.sought(found, self.scene.bounds, full=plan.full)
-        self._seeking = _Seeking(found, sought, plan)
+        self._seeking = Seeking(found, sought, plan)
         return self._next_search(self._seeking)
 
-    def _next_search(self, seeking: _Seeking) -> Plan | None:
+    def _next_search(self, seeking: Seeking) -> Plan | None:
         ratio, places = self._seen.cost_ratio, self.whereabouts
         while (look := seeking.following()) is not None:
             if look.again or places.affords(ratio, self._interval_s, ratio):

@@ -4,13 +4,12 @@ in the worker's main thread, one of each for a stream, on the stream's clock.
 """
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from orion.messages import Crop, Detection, Detections, Known, KnownPerson, Search, Turn, VanishedPerson
+from orion.messages import Detection, Detections, Known, KnownPerson, Search, Turn, VanishedPerson
 from workers.boxes import Boxes, corners, pair_up
 from workers.exits import LearnedExits, at_edge, in_exit, leaving, measured
 from workers.people import (
@@ -22,11 +21,13 @@ from workers.people import (
     followed,
     hidden,
     likeness,
+    rested,
     seen,
     sure,
 )
 from workers.plans import Plan
 from workers.scene import Observation
+from workers.search import SearchBudget, advanced
 
 LONG_LOSS_S = 30.0
 """After a camera was away so long nobody who was known is assumed to be there."""
@@ -35,36 +36,7 @@ SOUGHT_WITHIN = 1.2
 about one away."""
 WANDERING = 1.0
 """Who appears away from the edges is somebody who vanished so many body heights a second away, or nearer."""
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 10.0
-"""Streaks of looks come half a second, a second, two, four and eight seconds after the first, then at the longest
-distance."""
 MOST_SEARCHES = 8
-LYING_REACH, LYING_ABOVE = 1.3, 0.75
-"""How far a look at who may have fallen goes from the feet, and above them, in body heights."""
-
-SEARCH_SHARE = 0.05
-WINDOW_S = 600.0
-"""Looks for who vanished may cost that share of what every frame whole through the 640 session would, over so long."""
-
-
-class SearchBudget:
-    """Keeps the looks for who vanished under their share. Costs are inferences of the 320 session."""
-
-    def __init__(self) -> None:
-        self.spent = 0.0
-        self._paid: deque[tuple[float, float]] = deque()
-
-    def allows(self, time_s: float, cost: float, interval_s: float, full_cost: float) -> bool:
-        """Tell whether a look of that cost may be made, with a frame each `interval_s` that would cost `full_cost`."""
-        while self._paid and time_s - self._paid[0][0] >= WINDOW_S:
-            self._paid.popleft()
-        limit = SEARCH_SHARE * full_cost * WINDOW_S / max(interval_s, 1e-3)
-        return sum(paid for _, paid in self._paid) + cost <= limit
-
-    def pay(self, time_s: float, cost: float) -> None:
-        """Take the cost of a look that was made."""
-        self.spent += cost
-        self._paid.append((time_s, cost))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +153,9 @@ class Whereabouts:
         """Take the frame's answer: who is where now, and who is looked for. `plan` is where it comes from, and `turns`
         says whom another look, turned, has found.
         """
+        if plan.kind == "held" and not self._sought:
+            self._rest()
+            return
         persons = self._persons(answer)
         fate = self._assess(persons, bounds, full=plan.full)
         before = {there: self.people[who] for who, there in fate.pairs.items()}
@@ -189,7 +164,7 @@ class Whereabouts:
             known = before.get(place)
             as_before = known.turn if known and plan.kind in {"held", "turned_640"} else 0
             turn = turns.get(person, as_before)
-            one = measured(seen(known, person, self._passed_s, looked=plan.kind != "held", turn=turn), bounds)
+            one = measured(seen(known, person, self._passed_s, turn), bounds)
             now.append(self._welcome(one, bounds) if known is None else one)
         for lost in fate.missing:
             self._look_for(lost)
@@ -197,6 +172,11 @@ class Whereabouts:
         self._advance()
         self._time_s = self._frame.time_s
         self._known = None
+
+    def _rest(self) -> None:
+        """Take an answer that is the last one again."""
+        self.people = tuple(self._recognize(rested(person, self._passed_s)) for person in self.people)
+        self._time_s, self._known = self._frame.time_s, None
 
     def pay(self, cost: float, *, again: bool) -> None:
         """Take the cost of a look; one that sees somebody `again` as the last one did is no search."""
@@ -265,7 +245,7 @@ class Whereabouts:
     def _advance(self) -> None:
         """Set when those who were looked for in this frame, and not found, are looked for again."""
         self.searches = tuple(
-            _advanced(search, self._frame.time_s) if search.person in self._sought else search
+            advanced(search, self._frame.time_s) if search.person in self._sought else search
             for search in self.searches
         )
 
@@ -309,37 +289,6 @@ class Whereabouts:
     def _normalized(self, person: KnownPerson) -> tuple[float, float]:
         width, height = self._frame_size
         return (person.x + person.width / 2) / width, (person.y + person.height / 2) / height
-
-
-def search_crop(person: KnownPerson, frame_size: tuple[int, int], turn: Turn, bodies: float) -> Crop:
-    """Return where to look for somebody: a square of so many body heights around the last box, as far as the frame has
-    it, and a quarter of the frame's longer side at least.
-    """
-    side = round(max(bodies * max(person.width, person.height), max(frame_size) / 4))
-    x, y = person.x + (person.width - side) / 2, person.y + (person.height - side) / 2
-    return _inside(round(x), round(y), (side, side), frame_size, turn)
-
-
-def fallen_crop(person: KnownPerson, frame_size: tuple[int, int], turn: Turn) -> Crop:
-    """Return where somebody lies who fell over their feet, with the head to the left for a turn of 90 degrees, to the
-    right for -90: from the feet on, somewhat longer than the body.
-    """
-    length = max(person.width, person.height, person.length)
-    size = round(LYING_REACH * length), round(length)
-    x = person.x + person.width - size[0] if turn == 90 else person.x
-    y = person.y + person.height - round(LYING_ABOVE * length)
-    return _inside(x, y, size, frame_size, turn)
-
-
-def _inside(x: int, y: int, size: tuple[int, int], frame_size: tuple[int, int], turn: Turn) -> Crop:
-    (width, height), (across, down) = frame_size, size
-    across, down = min(width, across), min(height, down)
-    return Crop(min(max(0, x), width - across), min(max(0, y), height - down), across, down, 640, turn)
-
-
-def _advanced(search: Search, now_s: float) -> Search:
-    wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(max(search.streaks - 1, 0), 8))
-    return replace(search, streaks=search.streaks + 1, next_s=now_s + wait_s)
 
 
 def _person(search: Search) -> KnownPerson:

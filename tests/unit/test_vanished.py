@@ -11,7 +11,8 @@ import pytest
 from orion.messages import AttentionSettings, Crop, Known, KnownPerson, Region, Search, Turn, VanishedPerson
 from tests.worlds import HEIGHT, WIDTH, Person, Stream, World, reasons
 from workers.attention import Attended, Attention
-from workers.vanished import LONG_LOSS_S, SEARCH_SHARE, WINDOW_S, SearchBudget
+from workers.search import SEARCH_SHARE, WINDOW_S, SearchBudget
+from workers.vanished import LONG_LOSS_S
 
 WHOLE_640 = Crop(0, 0, WIDTH, HEIGHT, 640)
 
