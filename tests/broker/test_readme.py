@@ -104,6 +104,21 @@ def test_the_examples_do_what_the_readme_says(
     assert [answer["request_id"] for answer in answers(health)] == [request.get("request_id") for request in asked]
     assert {answer["status"] for answer in answers(health)} == {"success", "paused"}, answers(health)
     assert all(result["type"] == "person_detection" for result in heard(results))
+    [sample] = [json.loads(block) for block in blocks(section("MQTT")) if block.startswith('{"type"')]
+    assert [lacking(sample, result) for result in heard(results)[:1]] == [[]]
+
+
+def lacking(sample: Any, real: Any, place: str = "result") -> list[str]:
+    """Return what a sample has and a real value lacks: keys, and values of that type. Where nobody is there, nothing is
+    said of the boxes and of the region around them.
+    """
+    if isinstance(sample, dict) and isinstance(real, dict):
+        missing = [f"{place}.{key}" for key in sample.keys() - real.keys()]
+        both = sample.keys() & real.keys()
+        return missing + [one for key in both for one in lacking(sample[key], real[key], f"{place}.{key}")]
+    if real is None or type(sample) is type(real):
+        return []
+    return [f"{place}: expected {type(sample).__name__}, found {type(real).__name__}"]
 
 
 def answers(health: Path) -> list[dict[str, Any]]:
