@@ -21,8 +21,7 @@ class Cache(Generic[T]):
     """The values of one kind, by keys that say all that a value depends on."""
 
     def __init__(self, name: str, kind: type[T]) -> None:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self._path = folder / "orion" / f"{name}.json"
+        self._path = _folder() / "orion" / f"{name}.json"
         self._decoder = msgspec.json.Decoder(dict[str, kind])  # type: ignore[valid-type]
 
     def recall(self, key: str) -> T | None:
@@ -46,3 +45,13 @@ class Cache(Generic[T]):
         except (OSError, msgspec.MsgspecError, ValueError):
             return {}
         return known
+
+
+def _folder() -> Path:
+    """Return where the user's caches lie; a place where no file can be for a user without a home."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        # A container may run as a user whom its system does not know.
+        return Path(os.devnull)

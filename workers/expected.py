@@ -56,10 +56,8 @@ def expect(lane: Lane, *, anew: bool = False) -> Expected:
     key = (lane.session.sha256, lane.decoder.rules)
     known = None if anew else _known.get(key)
     if known is None:
-        remembered, name = (
-            Cache("expected", Expected),
-            f"{key} {runtime.build()} {runtime.processor()} {_pictures_sha256()}",
-        )
+        remembered = Cache("expected", Expected)
+        name = f"{key} {runtime.build()} {runtime.processor()} {_pictures_sha256()}"
         known = None if anew else remembered.recall(name)
         if known is None or len(known.answers) != len(pictures()):
             known = _find_out(lane)

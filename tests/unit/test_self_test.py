@@ -1,6 +1,7 @@
 """A provider that runs and does not see is found out, at load and later, and never takes the place of one that does."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,18 @@ def test_a_folder_that_cannot_be_written_is_done_without(tmp_path: Path, monkeyp
     memory = Cache("providers", str)
     memory.remember("a", "b")
     assert memory.recall("a") is None
+
+
+def test_a_user_without_a_home_does_without_memory(quick: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    memory = Cache("providers", str)
+    memory.remember("a", "b")
+    assert memory.recall("a") is None
+    assert load_seeing(spec(*quick), "cpu")[640].session.sees
 
 
 def test_the_last_of_many_are_kept(tmp_path: Path) -> None:
