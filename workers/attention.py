@@ -76,7 +76,7 @@ class Attention:
         self._settings = AttentionSettings()
         self._regions: tuple[Region, ...] = ()
         self._last: Detections = ()
-        """What was found in the last frame that was looked at whatever was in it."""
+        """The answer to the last frame, whatever its settings were."""
 
     def forget(self) -> None:
         """Forget the scene, not who was there and what was counted: the next frame is looked at as the first."""
@@ -111,24 +111,29 @@ class Attention:
         change = self._watch.compare(picture, passed_s) if self._watch is not None else None
         self._settings, self._regions, self._shape = request.settings, request.regions, picture.shape
         self._last_s = request.stream_time_s
-        plan = self._planner.decide(
-            Observation(
-                request.stream_time_s,
-                self._frame_size,
-                change,
-                request.settings,
-                request.regions,
-                cost_ratio,
-                confidence,
-                class_id,
-                request.continuous,
-            )
+        observation = Observation(
+            time_s=request.stream_time_s,
+            frame_size=self._frame_size,
+            change=change,
+            settings=request.settings,
+            regions=request.regions,
+            cost_ratio=cost_ratio,
+            confidence=confidence,
+            class_id=class_id,
+            continuous=request.continuous,
         )
+        plan, ran, timings = self._look_by_plan(picture, observation, look)
+        return self._attended(plan, ran, self._last, self._planner.suggested, timings)
+
+    def _look_by_plan(self, picture: Picture, seen: Observation, look: Look) -> tuple[Plan, tuple[Crop, ...], Timings]:
+        """Answer a frame as the planner decides; return the plan that gave the answer, all crops, and what it took."""
+        plan = self._planner.decide(seen)
         zones = self._planner.scene.zones
         plan, ran, timings = self._run(plan, look)
+        self._last = self._planner.answer
         self._note(picture, plan, zones)
         self._count(plan, ran)
-        return self._attended(plan, ran, self._planner.answer, self._planner.suggested, timings)
+        return plan, ran, timings
 
     def _look_at_all(
         self, request: DetectRequest, look: Look, reason: str, confidence: float, class_id: int

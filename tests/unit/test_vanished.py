@@ -291,6 +291,17 @@ def test_without_attention_who_stays_is_kept_and_nobody_is_looked_for(mode: str)
     assert (answer.detections, answer.known) == ((), Known())
 
 
+def test_when_attention_ends_who_was_there_in_the_frame_before_is_kept_and_nobody_of_earlier() -> None:
+    person = Person(400, 200)
+    stream = watched(person, settings=AttentionSettings(mode="off"))
+    stream.settings = AttentionSettings()
+    stream.run(40, person, 8)
+    person.confidence, chair = 0.35, Person(404, 200, confidence=0.4)
+    stream.world.people.append(chair)
+    stream.settings = AttentionSettings(mode="off")
+    assert [(one.x, one.kept) for one in stream.frame().detections] == [(person.x, True)]
+
+
 def a_worker_dies(stream: Stream) -> Attended:
     known = stream.frame().known
     stream.attention = Attention()
