@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, Protocol
 
 from orion import lifeline, log
-from orion.errors import EXIT_BOOT_FAILED, EXIT_OK, SharedMemoryError, TornFrameError
+from orion.errors import EXIT_BOOT_FAILED, EXIT_OK, ModelError, SharedMemoryError, TornFrameError
 from orion.loader import Loader, Pair
 from orion.messages import (
     Abort,
@@ -141,7 +141,9 @@ def _boot(spec: WorkerSpec, channel: Channel) -> Detector | None:
     try:
         detector: Detector = getattr(importlib.import_module(module), name)(spec.detector)
     except Exception as error:  # noqa: BLE001 - the entry point of a process: the reason must reach the supervisor
-        channel.send(BootFailure(type(error).__name__, str(error)[:2000], traceback.format_exc()[-8000:]))
+        # The supervisor knows errors by name, and not the detector's own kinds.
+        kind = ModelError if isinstance(error, ModelError) else type(error)
+        channel.send(BootFailure(kind.__name__, str(error)[:2000], traceback.format_exc()[-8000:]))
         return None
     channel.send(Ready(detector.info))
     return detector

@@ -16,6 +16,8 @@ SEEN_FRAMES = 5
 class BlindingDetector(PersonDetector):
     """Looks at every frame; `DetectorSpec.model_320` names the file that remembers that one process was blind."""
 
+    seen_frames = SEEN_FRAMES
+
     def __init__(self, spec: DetectorSpec) -> None:
         memory, load = Path(str(spec.model_320)), runtime.open_session
         self._frames = 0
@@ -25,7 +27,7 @@ class BlindingDetector(PersonDetector):
 
         class Blinding(Replacing):
             def replace(self, output: Any) -> None:
-                if first and detector._frames >= SEEN_FRAMES:
+                if first and detector._frames >= detector.seen_frames:
                     output[:] = 0
 
         vars(session)["open_session"] = lambda *arguments: Blinding(load(*arguments))
@@ -35,3 +37,9 @@ class BlindingDetector(PersonDetector):
         outcome = super().process(frame, replace(request, settings=AttentionSettings(mode="off")))
         self._frames += 1
         return outcome
+
+
+class BlindDetector(BlindingDetector):
+    """Is blind when it is loaded, on `cpu`, which nothing can take the place of."""
+
+    seen_frames = 0

@@ -15,7 +15,7 @@ import pytest
 from msgspec.structs import replace
 
 from orion.capture import CaptureSettings
-from orion.errors import WorkersLostError
+from orion.errors import ModelError, WorkersLostError
 from orion.exchange import Exchange
 from orion.handle import Failed
 from orion.report import describe
@@ -299,6 +299,20 @@ def test_a_worker_that_goes_blind_is_found_out_and_replaced_and_no_result_is_los
     before, after = counts[:SEEN_FRAMES], counts[restarted[0] :]
     assert 0 not in before + after
     assert "detector_blind: 640, " in caplog.text
+
+
+def test_a_model_with_which_cpu_is_blind_is_of_no_use_and_not_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = str(seeing(tmp_path / "large.onnx", 640))
+    workers = scripted_workers([path], tmp_path, "tests.blinding:BlindDetector")
+    why = "cpu does not see the known pictures: 640, drawn person: .* found nobody"
+    with supervised(workers) as (supervisor, collected):
+        collected.enough = lambda: bool(collected.results)
+        with pytest.raises(ModelError, match=why):
+            supervisor.run()
+    assert collected.results == []
+    assert "Traceback" not in caplog.text
 
 
 def test_a_model_that_sees_nobody_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
