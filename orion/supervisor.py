@@ -310,6 +310,9 @@ class Supervisor:
             frame_seq = busy.lease.frame.frame_seq
             trace_id = f"{self.settings.run_id}-{busy.stream_id}-{frame_seq}"
             about = {"stream": busy.stream_id, "worker": handle.worker_id, "trace_id": trace_id}
+            if answer.reason == "worker_error":
+                # Whatever failed may have cost the worker what it knew.
+                stream.known.let_go()
             _log.error("a frame failed (%s): %s\n%s", answer.reason, answer.message, answer.traceback, extra=about)
             stream.ledger.give_back(busy.lease, answer.reason)
         else:

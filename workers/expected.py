@@ -53,7 +53,7 @@ def expect(lane: Lane, *, anew: bool = False) -> Expected:
     """Return what the lane's file must answer: from memory, from the cache of this machine, or by a plain run, each
     step of which is made in a turn; `anew` by that in any case. Raises ModelError.
     """
-    key = (lane.session.sha256, lane.decoder.rules)
+    key = (lane.session.sha256, lane.appearing)
     known = None if anew else _known.get(key)
     if known is None:
         remembered = Cache("expected", Expected)
@@ -84,7 +84,7 @@ def _pictures_sha256() -> str:
 
 
 def _find_out(lane: Lane) -> Expected:
-    rules, names = lane.decoder.rules, lane.session.card.names
+    rules, names = lane.appearing, lane.session.card.names
     heads = list(lane.session.plain_heads(_tensors(lane.session.tensor, rules.size)))
     trim_memory()
     answers = [best_boxes(head, rules, rules.confidence) for head in heads]

@@ -2,7 +2,7 @@
 the pair: the thread that loads it, then the worker's main thread.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orion.errors import ModelError
 from orion.messages import DetectorSpec, SessionSize
@@ -20,6 +20,8 @@ class Lane:
     session: Session
     letterbox: Letterbox
     decoder: Decoder
+    appearing: Rules
+    """The decoder's rules, but with the threshold for who appears, which may be higher than that for who stays."""
 
 
 Lanes = dict[SessionSize, Lane]
@@ -41,7 +43,8 @@ def _load(path: str, size: SessionSize, provider: str, spec: DetectorSpec, turn:
     session = Session(path, size, provider, spec.threads, turn)
     least = spec.confidence if spec.confidence_keep is None else min(spec.confidence, spec.confidence_keep)
     rules = Rules(size, session.card.layout, session.card.class_ids(spec.classes), least, spec.iou)
-    return Lane(session, Letterbox(session.tensor), Decoder(rules))
+    appearing = replace(rules, confidence=spec.confidence)
+    return Lane(session, Letterbox(session.tensor), Decoder(rules), appearing)
 
 
 def _check_siblings(large: ModelCard, small: ModelCard) -> None:

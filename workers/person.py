@@ -121,9 +121,14 @@ class PersonDetector:
         return math.inf if self._relief is not None else self._pair.periodic_test.due_s - self._clock()
 
     def self_test(self) -> str | None:
-        """Try one known picture between two frames; return why the sessions do not see any more, None if they do."""
+        """Try one known picture between two frames; return why the sessions do not see any more, None if they do, or if
+        `cpu` is about to be put in the place of a provider that failed.
+        """
         try:
             return self._pair.periodic_test.step()
+        except ProviderError as error:
+            self._relief = _loading_on_cpu(self._pair, str(error))
+            return None
         except ModelError as error:
             return str(error)
 

@@ -100,7 +100,7 @@ def _fault(lane: Lane, expected: Expected, number: int) -> str | None:
     start = time.perf_counter()
     head = lane.session.run()
     lane.session.fastest_ms = min(lane.session.fastest_ms, (time.perf_counter() - start) * 1e3)
-    found = best_boxes(head, lane.decoder.rules, expected.confidence)
+    found = best_boxes(head, lane.appearing, expected.confidence)
     confidence = expected.confidence
     others = [other for other in expected.answers if not agree(boxes, other, confidence)]
     if agree(boxes, found, confidence) and not any(agree(other, found, confidence) for other in others):
