@@ -1,9 +1,9 @@
 """What attention finds and saves on reference videos, against every frame whole through the 640 session. Both take
 turns on each frame of one run, so that a busy machine troubles both alike. Recall and precision are those against the
 videos' reference files or, where a video has none, against what the 640 finds on whole frames from 0.2 on; a held box
-must overlap by 0.85. Who is known stays from `KEEP` on, as shipped. Against a single threshold that costs one box
-in 1500 that is nobody's, and saves looks at people who seem to go: 4.6x in the place of 3.7x over all videos
-(`benchmarks.keeping`, also for other thresholds).
+must overlap by 0.85. Who is known stays from `KEEP` on, as shipped. Against `CONFIDENCE` alone that costs one box
+in 1500 that is nobody's, and saves 4.6x instead of 3.7x of the cost over all videos (`benchmarks.keeping`, which tells
+it of other thresholds too).
 `inference_saved` is by the inference times in the results, `wall_saved` by the time that a frame took altogether, and
 `cost_saved` counts inferences, a 640 for what the planner takes it for, so that nothing else on the machine shows;
 looks for who vanished and trials are among them. Nobody vanishes in the videos, so `vanished` counts false ones.
