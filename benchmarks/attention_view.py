@@ -12,8 +12,9 @@ import numpy as np
 
 from orion.messages import Outcome, Pixels
 
-PLANS = ("held", "crop 320", "crops 320", "whole 320", "crop 640", "check 640", "whole 640")
-COLOURS = dict(zip(PLANS, ("#bbbbbb", "#4daf4a", "#a6d854", "#377eb8", "#ffb347", "#ff7f00", "#e41a1c"), strict=True))
+PLANS = ("held", "crop 320", "crops 320", "whole 320", "crop 640", "check 640", "whole 640", "search 640")
+_HUES = ("#bbbbbb", "#4daf4a", "#a6d854", "#377eb8", "#ffb347", "#ff7f00", "#e41a1c", "#984ea3")
+COLOURS = dict(zip(PLANS, _HUES, strict=True))
 """The plans, from what costs nothing to what costs most, and how each is painted."""
 
 _GREEN, _ORANGE = (80, 200, 60), (30, 150, 255)
@@ -42,7 +43,7 @@ def draw_timelines(timelines: Sequence[Timeline], path: Path) -> None:
     for timeline, area in zip(timelines, axes, strict=True):
         _draw(area, timeline)
     figure.legend(
-        handles=[Patch(color=COLOURS[plan], label=plan) for plan in PLANS], loc="outside upper center", ncols=7
+        handles=[Patch(color=COLOURS[plan], label=plan) for plan in PLANS], loc="outside upper center", ncols=len(PLANS)
     )
     figure.savefig(path)
 

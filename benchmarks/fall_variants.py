@@ -17,6 +17,10 @@ Movement = Literal["still", "small"]
 Light = Literal["steady", "drift", "step"]
 
 COUNT = 200
+HANDFUL = (154, 149, 42, 155, 121, 196, 163, 198)
+"""Seeds of the falls to take where all would take too long: of every kind and direction the shortest that has fewer
+than 15 frames a second.
+"""
 _MINUTES_EVERY, _MINUTES_AT = 23, 7
 """Every such variant lies for more than two minutes."""
 _KINDS: tuple[tuple[Cover, bool], ...] = (

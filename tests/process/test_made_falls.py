@@ -1,5 +1,5 @@
-"""Made falls before a real pair: who stands in them is surely found, who lies is found by a turned look, and a fall
-that is played through the detector is judged as it was answered.
+"""Made falls before a real pair: who stands in them is surely found, who lies is found by a turned look, and attention
+reports who fell, or that somebody vanished, all the time, which every frame whole through the 640 does not.
 """
 
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from benchmarks.cutouts import load_room
-from benchmarks.fall_judge import THERE, answer, judge, play
+from benchmarks.fall_judge import SOON_S, THERE, answer, judge, play
 from benchmarks.fall_looks import AROUND_HEIGHTS, crop_around, look, score_at
-from benchmarks.fall_variants import variants
+from benchmarks.fall_variants import Variant, variants
 from benchmarks.made_falls import Scene, frames
-from orion.messages import DetectorSpec, Turn
-from tests.falls import SETTINGS, handful, length, verdict
+from orion.messages import AttentionSettings, DetectorSpec, Turn
+from tests.falls import SETTINGS, assert_nobody_is_lost, handful, length, verdict
 from tests.process.test_benchmarks import report_of
 from workers.boxes import Boxes
 from workers.pair import SessionPair
@@ -28,7 +28,7 @@ SURE, KEEP = 0.5, 0.3
 def spec(testdata: Path, confidence: float) -> DetectorSpec:
     models = testdata / "models"
     paths = str(models / "yolo11n_fp32_640.onnx"), str(models / "yolo11n_fp32_320.onnx")
-    return DetectorSpec(*paths, confidence, 0.45, ("person",), "cpu", 2, KEEP)
+    return DetectorSpec(*paths, confidence, 0.45, ("person",), "cpu", 1, KEEP)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,13 @@ def pair(testdata: Path) -> Iterator[SessionPair]:
     pair = SessionPair.load(spec(testdata, KEEP))
     yield pair
     pair.close()
+
+
+@pytest.fixture(scope="module")
+def detector(testdata: Path) -> Iterator[PersonDetector]:
+    detector = PersonDetector(spec(testdata, SURE))
+    yield detector
+    detector.close()
 
 
 def box_at(scene: Scene, time_s: float) -> Boxes:
@@ -68,12 +75,11 @@ def test_who_lies_in_full_view_is_found_by_the_look_that_turns_them_upright(test
         assert scores.best >= scores.turned_whole >= KEEP
 
 
-def test_attention_reports_who_stands_before_the_fall(testdata: Path) -> None:
-    detector = PersonDetector(spec(testdata, SURE))
+def test_attention_reports_who_stands_before_the_fall(testdata: Path, detector: PersonDetector) -> None:
     made = min(handful(), key=length)
     shots = takewhile(lambda shot: shot.truth.phase in {"gone", "up"}, frames(load_room(testdata), made))
     played = list(play(detector, shots, "made fall", SETTINGS))
-    detector.close()
+    detector.forget("made fall")
     answers = [answer(shot, outcome) for shot, outcome in played]
     known = next(number for number, one in enumerate(answers) if one.found)
     assert all(one.found for one in answers[known:] if one.truth.visible >= THERE)
@@ -82,19 +88,36 @@ def test_attention_reports_who_stands_before_the_fall(testdata: Path) -> None:
     assert (found.results, found.neither, found.lying_s) == (len(played), 0, 0)
 
 
-def test_a_whole_fall_is_played_and_judged(testdata: Path) -> None:
-    detector = PersonDetector(spec(testdata, SURE))
-    made = min(handful(), key=length)
+@pytest.mark.parametrize("made", handful(), ids=lambda made: f"{made.seed} {made.kind} {made.direction}")
+def test_who_falls_is_reported_or_missed_until_they_leave(
+    testdata: Path, detector: PersonDetector, made: Variant
+) -> None:
     found = verdict(detector, testdata, made)
     assert detector.attention_stats(f"made fall {made.seed}") is None
-    detector.close()
-    assert found.lying_s == pytest.approx(made.lying_s, abs=1.01 / made.fps)
+    # The first and last frame of who lies come up to one after, and two before, what the variant says.
+    assert -3.01 / made.fps <= found.lying_s - made.lying_s <= 1.01 / made.fps
     assert found.results == Scene(load_room(testdata), made).script.count
-    assert 0 <= found.nobody_s <= found.silence_s <= found.lying_s
+    assert found.first_s is not None
+    assert_nobody_is_lost(made, found)
+    if made.kind == "free":
+        assert found.silence_s <= SOON_S
+
+
+def test_without_attention_who_falls_is_lost(testdata: Path, detector: PersonDetector) -> None:
+    made = next(made for made in handful() if made.kind == "free")
+    script = Scene(load_room(testdata), made).script
+    shots = takewhile(lambda shot: shot.time_s < script.lies_s + 2, frames(load_room(testdata), made))
+    last = [shot for shot in shots if shot.time_s > script.falls_s - 0.5]
+    played = list(play(detector, last, "lost", AttentionSettings(mode="off")))
+    detector.forget("lost")
+    found = judge([answer(shot, outcome) for shot, outcome in played], 120)
+    assert found.neither > 0
+    with pytest.raises(AssertionError, match="said nobody for"):
+        assert_nobody_is_lost(made, found)
 
 
 def test_the_benchmark_tells_of_every_variant_and_group(testdata: Path) -> None:
-    seed = min(handful(), key=length).seed
+    seed = next(made.seed for made in handful() if made.after == "stays")
     report = report_of("benchmarks.falls", "--only", str(seed), "--off", "--table", counted=False)
     assert report["settings"]["seeds"] == [seed]
     by_name = {row["what"]: row for row in report["results"] if "what" in row}

@@ -12,6 +12,7 @@ from benchmarks.cutouts import Room, load_room
 from benchmarks.fall_motion import Pose, Script, write_script
 from benchmarks.fall_variants import COUNT, Phase, Variant, variant, variants
 from benchmarks.made_falls import Scene, frames
+from tests.falls import handful, length
 
 FOOT = (380.0, 360.0)
 WHOLE: tuple[Phase, ...] = ("up", "falling", "lying", "rising", "up", "gone")
@@ -65,6 +66,14 @@ def test_the_falls_cover_every_kind() -> None:
     assert {made.fps for made in minutes} == {5.0}
     assert len({made.kind for made in minutes}) == 4
     assert all(3 <= made.stand_s <= 5 and 8 <= made.lying_s <= 150 for made in ALL)
+
+
+def test_the_handful_has_the_shortest_fall_of_every_kind_and_direction() -> None:
+    shortest: dict[tuple[str, str], Variant] = {}
+    for made in sorted((made for made in ALL if made.fps < 15), key=length):
+        shortest.setdefault((made.kind, made.direction), made)
+    assert len(shortest) == 8
+    assert {made.seed for made in handful()} == {made.seed for made in shortest.values()}
 
 
 def test_all_of_them_are_few_enough_frames_to_be_played() -> None:
