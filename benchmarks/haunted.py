@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.faults import FAULTS
@@ -14,6 +15,7 @@ from benchmarks.wall_clock import FOLDER  # before what takes hold of the clock
 from orion import __main__, app
 from orion.loader import Pair
 from orion.messages import AttentionStats, DetectorInfo, DetectorSpec, DetectRequest, Outcome, Pixels
+from orion.worker import Detector
 
 ENTRY = ("-c", "from benchmarks.haunted import main; main()")
 """What Python is called with in the place of `-m orion`."""
@@ -55,6 +57,15 @@ class Haunted:
         """Say what attention did on a stream."""
         return self._inner.attention_stats(stream_id)
 
+    @property
+    def self_test_wait_s(self) -> float:
+        """Say when the known pictures are due."""
+        return self._inner.self_test_wait_s
+
+    def self_test(self) -> str | None:
+        """Try one of them."""
+        return self._inner.self_test()
+
     def load(self, spec: DetectorSpec) -> Pair:
         """Load another pair."""
         self._enter("preparing")
@@ -78,6 +89,10 @@ class Haunted:
                 taken.unlink()
                 self._fault.with_name("happened").write_text(f"{os.getpid()} {time.monotonic()}")
                 FAULTS[fault]()
+
+
+_DETECTOR: Callable[[DetectorSpec], Detector] = Haunted
+"""It is resolved by its name alone: a type checker sees here whether it has all that a worker asks for."""
 
 
 def main() -> None:
