@@ -4,6 +4,7 @@ of before is who of now, and who is gone from an answer. Runs in the worker's ma
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from msgspec.structs import replace
@@ -34,6 +35,24 @@ VELOCITY_S = 0.5
 """Time constant over which velocities are averaged."""
 LENGTH_S = 10.0
 """That over which a body's height is forgotten: who walks away becomes smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What becomes of who was known, by one answer: where in it they are, who is hidden, and who is missing."""
+
+    pairs: dict[int, int]
+    hidden: list[KnownPerson]
+    missing: list[KnownPerson]
+    leaving: list[KnownPerson]
+    """On their way out when last seen, but not yet cut by the edge: looked for once, for they may have fallen."""
+    unseen: list[KnownPerson]
+    """Not in the answer of a cheap plan, which does not say that they are not there."""
+
+    @property
+    def lacking(self) -> list[KnownPerson]:
+        """Who is looked for before the answer is given."""
+        return [*self.missing, *self.leaving]
 
 
 def boxes_of(people: Sequence[KnownPerson]) -> Boxes:
@@ -149,9 +168,9 @@ def carried(person: KnownPerson, before: KnownPerson, after: Detection) -> Known
     """Return somebody hidden after who hides them went from `before` to `after`: who walked when last seen is taken to
     walk along, who stood is not.
     """
-    left, upper, right, lower = person.velocity
-    speed = math.hypot(left + right, upper + lower) / 2
-    if speed < STROLLING * max(person.width, person.height):
+    left, _, right, _ = person.velocity
+    # Along sideways alone: who falls behind somebody is quick, too, but downwards.
+    if abs(left + right) / 2 < STROLLING * max(person.width, person.height):
         return person
     across = after.x + after.width // 2 - before.x - before.width // 2
     return replace(person, x=max(0, person.x + across))
