@@ -25,6 +25,8 @@ FOLLOWED_WITHIN = 0.6
 WALKING = 1.5
 """... and so many more for each second since (a quick walk is about 1.2 body heights a second)."""
 MOST_FOLLOWED = 2.0
+_BEFORE = 10.0
+"""More than any likeness."""
 
 COVERED_SHARE = 0.5
 """Somebody is hidden when another person's box covers so much of the last box."""
@@ -102,9 +104,14 @@ def admitted(found: Detections, places: Boxes, confidence: float, class_id: int)
 
 
 def followed(people: Sequence[KnownPerson], boxes: Boxes, passed_s: float) -> dict[int, int]:
-    """Return which of `people` is at which of `boxes` (N, 4) of the next answer, `passed_s` later."""
+    """Return which of `people` is at which of `boxes` (N, 4) of the next answer, `passed_s` later: who was seen before
+    who was hidden, for who hides somebody is often nearer to their last box than to the own.
+    """
     within = min(MOST_FOLLOWED, FOLLOWED_WITHIN + WALKING * max(0.0, passed_s))
-    return dict(pair_up(likeness(boxes_of(people), boxes, within), 1e-9))
+    like = likeness(boxes_of(people), boxes, within)
+    first = np.array([one.hidden_by is None for one in people], bool)
+    like[first] += np.where(like[first] > 0, _BEFORE, 0.0)
+    return dict(pair_up(like, 1e-9))
 
 
 def seen(before: KnownPerson | None, now: Detection, passed_s: float, turn: Turn) -> KnownPerson:

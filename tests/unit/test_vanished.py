@@ -11,6 +11,7 @@ import pytest
 from orion.messages import AttentionSettings, Crop, Known, KnownPerson, Region, Search, Turn, VanishedPerson
 from tests.worlds import HEIGHT, WIDTH, Person, Stream, World, reasons
 from workers.attention import Attended, Attention
+from workers.people import followed
 from workers.search import SEARCH_SHARE, WINDOW_S, SearchBudget
 from workers.vanished import LONG_LOSS_S
 
@@ -482,6 +483,15 @@ def test_who_is_not_seen_any_more_where_who_hid_them_has_gone_has_vanished_at_on
         other.x -= 15
         answer = stream.frame()
         assert other.x >= 340 or places(answer) == [(400, 200, 60, 160)]
+
+
+def test_who_is_hidden_does_not_take_the_place_of_who_hides_them() -> None:
+    there = KnownPerson(695, 452, 60, 88, 3, 2)
+    # Somebody on the floor, nearer to where the one before them steps than that one was.
+    behind = KnownPerson(717, 450, 60, 88, 3, 2, hidden_by=0)
+    step = np.array([[715.0, 452.0, 775.0, 540.0]])
+    assert followed((there, behind), step, 0.2) == {0: 0}
+    assert followed((behind, there), step, 0.2) == {1: 0}
 
 
 def test_who_falls_behind_somebody_does_not_walk_on_with_them() -> None:
