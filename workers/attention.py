@@ -143,7 +143,7 @@ class Attention:
         """
         if self._watch is not None:
             self.forget()
-            self._planner.whereabouts.forget()
+        self._planner.whereabouts.forget()
         self._settings, self._last_s = request.settings, request.stream_time_s
         crop = whole(self._frame_size, 640)
         plan = Plan("whole_640", (crop,), reason)

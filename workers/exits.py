@@ -33,21 +33,33 @@ MOST_PLACES = 16
 
 def leaving(person: KnownPerson, bounds: Boxes, passed_s: float) -> bool:
     """Return whether somebody who was last seen `passed_s` ago went over the edge of `bounds` (4,), frame pixels."""
-    left, upper, right, lower = person.velocity
-    length = max(person.width, person.height)
+    return cut_off(person, bounds, passed_s) or _heading_out(person, bounds, passed_s)
+
+
+def cut_off(person: KnownPerson, bounds: Boxes, passed_s: float) -> bool:
+    """Return whether the edge of `bounds` (4,) cut somebody, when last seen `passed_s` ago, down to what tells that
+    they went over it.
+    """
+    left, _, right, _ = person.velocity
     wide, tall = person.uncut
     gaps, ahead_s = _gaps(person, bounds), passed_s + GONE_S
-    for gap, near, far in ((gaps[0], -left, -right), (gaps[2], right, left)):
-        if gap <= EDGE_PX:
-            rest = person.width - max(0.0, far) * ahead_s
-            if person.width <= SLIVER * wide or rest <= NOTHING * wide:
-                return True
-        elif far >= max(OUTWARD * length, TOGETHER * near) and upper <= SINKING * length and gap <= far * ahead_s:
+    for gap, outward in ((gaps[0], -right), (gaps[2], left)):
+        rest = person.width - max(0.0, outward) * ahead_s
+        if gap <= EDGE_PX and (person.width <= SLIVER * wide or rest <= NOTHING * wide):
             return True
-    if gaps[1] > EDGE_PX and -lower >= OUTWARD * length and gaps[1] <= -lower * ahead_s:
-        return True
     # Downwards go those who fall, too: at the lower edge nothing but being cut tells.
-    return min(gaps[1], gaps[3]) <= EDGE_PX and length <= SLIVER * max(wide, tall)
+    return min(gaps[1], gaps[3]) <= EDGE_PX and max(person.width, person.height) <= SLIVER * max(wide, tall)
+
+
+def _heading_out(person: KnownPerson, bounds: Boxes, passed_s: float) -> bool:
+    left, upper, right, lower = person.velocity
+    length = max(person.width, person.height)
+    gaps, ahead_s = _gaps(person, bounds), passed_s + GONE_S
+    for gap, near, far in ((gaps[0], -left, -right), (gaps[2], right, left)):
+        outward = far >= max(OUTWARD * length, TOGETHER * near) and upper <= SINKING * length
+        if gap > EDGE_PX and outward and gap <= far * ahead_s:
+            return True
+    return gaps[1] > EDGE_PX and -lower >= OUTWARD * length and gaps[1] <= -lower * ahead_s
 
 
 def measured(person: KnownPerson, bounds: Boxes) -> KnownPerson:

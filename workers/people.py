@@ -4,6 +4,7 @@ of before is who of now, and who is gone from an answer. Runs in the worker's ma
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from msgspec.structs import replace
@@ -24,6 +25,8 @@ FOLLOWED_WITHIN = 0.6
 WALKING = 1.5
 """... and so many more for each second since (a quick walk is about 1.2 body heights a second)."""
 MOST_FOLLOWED = 2.0
+_BEFORE = 10.0
+"""More than any likeness."""
 
 COVERED_SHARE = 0.5
 """Somebody is hidden when another person's box covers so much of the last box."""
@@ -34,6 +37,24 @@ VELOCITY_S = 0.5
 """Time constant over which velocities are averaged."""
 LENGTH_S = 10.0
 """That over which a body's height is forgotten: who walks away becomes smaller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What becomes of who was known, by one answer: where in it they are, who is hidden, and who is missing."""
+
+    pairs: dict[int, int]
+    hidden: list[KnownPerson]
+    missing: list[KnownPerson]
+    leaving: list[KnownPerson]
+    """On their way out when last seen, but not yet cut by the edge: looked for once, for they may have fallen."""
+    unseen: list[KnownPerson]
+    """Not in the answer of a cheap plan, which does not say that they are not there."""
+
+    @property
+    def lacking(self) -> list[KnownPerson]:
+        """Who is looked for before the answer is given."""
+        return [*self.missing, *self.leaving]
 
 
 def boxes_of(people: Sequence[KnownPerson]) -> Boxes:
@@ -83,9 +104,14 @@ def admitted(found: Detections, places: Boxes, confidence: float, class_id: int)
 
 
 def followed(people: Sequence[KnownPerson], boxes: Boxes, passed_s: float) -> dict[int, int]:
-    """Return which of `people` is at which of `boxes` (N, 4) of the next answer, `passed_s` later."""
+    """Return which of `people` is at which of `boxes` (N, 4) of the next answer, `passed_s` later: who was seen before
+    who was hidden, for who hides somebody is often nearer to their last box than to the own.
+    """
     within = min(MOST_FOLLOWED, FOLLOWED_WITHIN + WALKING * max(0.0, passed_s))
-    return dict(pair_up(likeness(boxes_of(people), boxes, within), 1e-9))
+    like = likeness(boxes_of(people), boxes, within)
+    first = np.array([one.hidden_by is None for one in people], bool)
+    like[first] += np.where(like[first] > 0, _BEFORE, 0.0)
+    return dict(pair_up(like, 1e-9))
 
 
 def seen(before: KnownPerson | None, now: Detection, passed_s: float, turn: Turn) -> KnownPerson:
@@ -149,9 +175,9 @@ def carried(person: KnownPerson, before: KnownPerson, after: Detection) -> Known
     """Return somebody hidden after who hides them went from `before` to `after`: who walked when last seen is taken to
     walk along, who stood is not.
     """
-    left, upper, right, lower = person.velocity
-    speed = math.hypot(left + right, upper + lower) / 2
-    if speed < STROLLING * max(person.width, person.height):
+    left, _, right, _ = person.velocity
+    # Along sideways alone: who falls behind somebody is quick, too, but downwards.
+    if abs(left + right) / 2 < STROLLING * max(person.width, person.height):
         return person
     across = after.x + after.width // 2 - before.x - before.width // 2
     return replace(person, x=max(0, person.x + across))

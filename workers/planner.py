@@ -215,7 +215,7 @@ class Planner:
         found = self._rumours.without(found, self._people)
         boxes = corners(found)
         known = len(same_people(self._people, boxes))
-        if known < len(self._people):
+        if known < len(self._people) or self.whereabouts.unseen(found, self.scene.bounds):
             reason = "lost"
         elif known < len(boxes):
             reason = "appeared"

@@ -35,7 +35,8 @@ class SearchBudget:
 
     def allows(self, time_s: float, cost: float, interval_s: float, full_cost: float) -> bool:
         """Tell whether a look of that cost may be made, with a frame each `interval_s` that would cost `full_cost`."""
-        while self._paid and time_s - self._paid[0][0] >= WINDOW_S:
+        # What was paid later than now was paid by a clock that has gone back since.
+        while self._paid and not 0 <= time_s - self._paid[0][0] < WINDOW_S:
             self._paid.popleft()
         limit = SEARCH_SHARE * full_cost * WINDOW_S / max(interval_s, 1e-3)
         return sum(paid for _, paid in self._paid) + cost <= limit

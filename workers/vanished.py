@@ -5,16 +5,18 @@ in the worker's main thread, one of each for a stream, on the stream's clock.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from operator import attrgetter
 
 from msgspec.structs import replace
 
 from orion.messages import Detection, Detections, Known, KnownPerson, Search, Turn, VanishedPerson
 from workers.boxes import Boxes, corners, pair_up
-from workers.exits import LearnedExits, at_edge, in_exit, leaving, measured
+from workers.exits import LearnedExits, at_edge, cut_off, in_exit, leaving, measured
 from workers.people import (
+    STAYS_WITHIN,
     SURE_ANSWERS,
     SURE_LOOKS,
+    Assessment,
     admitted,
     boxes_of,
     carried,
@@ -37,17 +39,6 @@ about one away."""
 WANDERING = 1.0
 """Who appears away from the edges is somebody who vanished so many body heights a second away, or nearer."""
 MOST_SEARCHES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Assessment:
-    """What becomes of who was known, by one answer: where in it they are, who is hidden, and who is missing."""
-
-    pairs: dict[int, int]
-    hidden: list[KnownPerson]
-    missing: list[KnownPerson]
-    unseen: list[KnownPerson]
-    """Not in the answer of a cheap plan, which does not say that they are not there."""
 
 
 class Whereabouts:
@@ -130,21 +121,27 @@ class Whereabouts:
         """
         if self._frame.settings.vanish_s is None:
             return []
-        missing = self._assess(self._persons(found), bounds, full=True).missing if full else []
+        missing = self._assess(self._persons(found), bounds, full=True).lacking if full else []
         due = [search for search in self.searches if self._frame.time_s >= search.next_s - 1e-6]
         self._sought = [search.person for search in due]
         return [*((person, 0) for person in missing), *((_person(search), search.streaks) for search in due)]
+
+    def unseen(self, found: Detections, bounds: Boxes) -> bool:
+        """Return whether a look that was not full left open where somebody is: nobody hides them any more."""
+        persons = self._persons(found)
+        return len(self.people) > len(persons) and bool(self._assess(persons, bounds, full=False).unseen)
 
     def found_among(self, person: KnownPerson, found: Detections, present: Detections) -> Detection | None:
         """Return which box of a look around the last place of `person` is that person, the surest; None when none is.
         Those of who is `present` anyway are not.
         """
         frame = self._frame
-        theirs = [one for one in found if one.class_id == frame.class_id]
         others = corners(present)
-        free = [one for one in theirs if not likeness(others, corners((one,)), 0.2).any()]
+        free = [one for one in self._persons(found) if not likeness(others, corners((one,)), 0.2).any()]
         near = likeness(boxes_of((person,)), corners(tuple(free)), SOUGHT_WITHIN)
-        best = max((one for one, like in zip(free, near[0], strict=True) if like), key=_confidence, default=None)
+        best = max(
+            (one for one, like in zip(free, near[0], strict=True) if like), key=attrgetter("confidence"), default=None
+        )
         if best is None or best.confidence >= frame.confidence:
             return best
         return replace(best, kept=True)
@@ -191,7 +188,7 @@ class Whereabouts:
     def _persons(self, found: Detections) -> Detections:
         return tuple(one for one in found if one.class_id == self._frame.class_id)
 
-    def _assess(self, persons: Detections, bounds: Boxes, *, full: bool) -> _Assessment:
+    def _assess(self, persons: Detections, bounds: Boxes, *, full: bool) -> Assessment:
         """Return what becomes of everybody known when `persons` are the answer."""
         boxes = corners(persons)
         pairs = followed(self.people, boxes, self._passed_s)
@@ -199,7 +196,7 @@ class Whereabouts:
         free = [place for place in range(len(persons)) if place not in pairs.values()]
         near = likeness(boxes_of([self.people[who] for who in rest]), boxes[free], SOUGHT_WITHIN)
         pairs |= {rest[who]: free[place] for who, place in pair_up(near, 1e-9)}
-        fate = _Assessment(pairs, [], [], [])
+        fate = Assessment(pairs, [], [], [], [])
         for who in rest:
             person = self.people[who]
             if who not in pairs and sure(person):
@@ -212,7 +209,7 @@ class Whereabouts:
         persons: Detections,
         pairs: Mapping[int, int],
         bounds: Boxes,
-        fate: _Assessment,
+        fate: Assessment,
         *,
         full: bool,
     ) -> None:
@@ -224,15 +221,20 @@ class Whereabouts:
         if by is not None:
             fate.hidden.append(replace(person, hidden_by=by))
         elif not full:
-            fate.unseen.append(person)
+            fate.unseen.append(replace(person, hidden_by=None))
         elif not self._left(person, bounds):
             fate.missing.append(replace(person, hidden_by=None))
+        elif not (cut_off(person, bounds, self._passed_s) or self._by_exit(person)):
+            fate.leaving.append(replace(person, hidden_by=None))
 
     def _left(self, person: KnownPerson, bounds: Boxes) -> bool:
+        return leaving(person, bounds, self._passed_s) or self._by_exit(person)
+
+    def _by_exit(self, person: KnownPerson) -> bool:
         exits = self._frame.settings.exits
-        if leaving(person, bounds, self._passed_s) or in_exit(person, exits, self._frame_size):
-            return True
-        return not exits and self.exits.has(*self._normalized(person))
+        if exits:
+            return in_exit(person, exits, self._frame_size)
+        return self.exits.has(*self._normalized(person))
 
     def _look_for(self, person: KnownPerson) -> None:
         if self._frame.settings.vanish_s is None:
@@ -244,20 +246,22 @@ class Whereabouts:
 
     def _advance(self) -> None:
         """Set when those who were looked for in this frame, and not found, are looked for again."""
-        self.searches = tuple(
-            advanced(search, self._frame.time_s) if search.person in self._sought else search
-            for search in self.searches
-        )
+        now_s, sought = self._frame.time_s, self._sought
+        self.searches = tuple(advanced(one, now_s) if one.person in sought else one for one in self.searches)
 
     def _welcome(self, newcomer: KnownPerson, bounds: Boxes) -> KnownPerson:
-        """Return somebody new; who is at the place of somebody vanished is them."""
-        near = likeness(self.places, boxes_of((newcomer,)), SOUGHT_WITHIN)[:, 0]
-        if near.any():
+        """Return somebody new; who is found faint, or by a turned look, at the place of somebody vanished is them. Who
+        is found there otherwise is them once that is sure: a box that flashes up ends no search.
+        """
+        coming = at_edge(newcomer, bounds) and not newcomer.turn
+        # Who comes in over an edge beside somebody vanished is somebody else.
+        near = likeness(self.places, boxes_of((newcomer,)), STAYS_WITHIN if coming else SOUGHT_WITHIN)[:, 0]
+        if near.any() and (newcomer.turn or not newcomer.answers):
             self._find(self.searches[int(near.argmax())])
             return replace(newcomer, answers=SURE_ANSWERS, looks=SURE_LOOKS)
-        exits = self._frame.settings.exits
-        inside = not self._first and not at_edge(newcomer, bounds)
-        return replace(newcomer, inside=inside and not in_exit(newcomer, exits, self._frame_size))
+        exit_ = in_exit(newcomer, self._frame.settings.exits, self._frame_size)
+        inside = bool(near.any()) or not (self._first or at_edge(newcomer, bounds))
+        return replace(newcomer, inside=inside and not exit_)
 
     def _recognize(self, person: KnownPerson) -> KnownPerson:
         """Note of somebody who appeared inside the picture, once that is sure, who it is: the nearest who vanished, or
@@ -269,7 +273,7 @@ class Whereabouts:
         reach = [
             (math.hypot(one.person.x - person.x, one.person.y - person.y) / length, one)
             for one in self.searches
-            if one.person not in self._sought
+            if one.streaks
         ]
         possible = [
             (apart, one)
@@ -294,7 +298,3 @@ class Whereabouts:
 def _person(search: Search) -> KnownPerson:
     gone = search.person
     return KnownPerson(gone.x, gone.y, gone.width, gone.height, SURE_ANSWERS, SURE_LOOKS, length=search.length)
-
-
-def _confidence(one: Detection) -> float:
-    return one.confidence

@@ -11,6 +11,7 @@ import pytest
 from orion.messages import AttentionSettings, Crop, Known, KnownPerson, Region, Search, Turn, VanishedPerson
 from tests.worlds import HEIGHT, WIDTH, Person, Stream, World, reasons
 from workers.attention import Attended, Attention
+from workers.people import followed
 from workers.search import SEARCH_SHARE, WINDOW_S, SearchBudget
 from workers.vanished import LONG_LOSS_S
 
@@ -242,7 +243,8 @@ def test_who_appears_inside_the_picture_is_who_vanished() -> None:
     stream.world.people.clear()
     stream.run(20)
     stream.world.people.append(Person(560, 220))
-    answers = stream.run(8)
+    answers = stream.run(22)
+    assert answers[0].known.vanished
     assert not answers[-1].known.vanished
     assert stream.attention.stats.found_again == 1
 
@@ -439,6 +441,132 @@ def test_what_is_known_survives_being_packed() -> None:
     known = Known(5.5, (KnownPerson(1, 2, 3, 4, 3, 2, turn=90),), (search,))
     assert known.vanished == (search.person,)
     assert math.isfinite(known.time_s)
+
+
+def test_who_comes_in_beside_somebody_vanished_is_somebody_else() -> None:
+    person = Person(60, 200)
+    stream = watched(person)
+    person.x, person.y, person.width, person.height, person.turn = 40, 300, 160, 60, None
+    before = stream.run(20)[-1].known.vanished
+    helper = Person(-60, 190, width=90, height=200)
+    stream.world.people.append(helper)
+    answers = stream.run(40, helper, 8)
+    assert len(answers[-1].detections) == 1
+    assert before
+    assert {answer.known.vanished for answer in answers} == {before}
+
+
+def test_a_box_that_flashes_up_where_somebody_vanished_ends_no_search_and_begins_none() -> None:
+    stream = watched(Person(400, 200))
+    stream.world.people.clear()
+    before = stream.run(10)[-1].known.vanished
+    flash = Person(430, 230, width=40, height=80, confidence=0.55)
+    for number in range(100):
+        stream.world.people = [flash] if number % 20 == 0 else []
+        assert stream.frame().known.vanished == before
+    assert (stream.attention.stats.vanished, stream.attention.stats.found_again) == (1, 0)
+
+
+@pytest.mark.parametrize("after", range(20, 40))
+def test_who_gets_up_ends_the_search_also_when_the_next_look_for_them_is_due(after: int) -> None:
+    person = Person(400, 200)
+    stream = watched(person)
+    stream.world.people.clear()
+    stream.run(after)
+    person.x = 430
+    stream.world.people.append(person)
+    for number in range(6):
+        person.x += 2 if number % 2 else -2
+        answer = stream.frame()
+    assert (len(answer.detections), answer.known.vanished) == (1, ())
+    assert answer.known.exits == ()
+
+
+@pytest.mark.parametrize("rescan_s", [2.0, None])
+def test_who_is_not_seen_any_more_where_who_hid_them_has_gone_has_vanished_at_once(rescan_s: float | None) -> None:
+    person, other = Person(400, 200), Person(700, 190, width=90, height=200)
+    stream = watched(person, other, settings=AttentionSettings(rescan_s=rescan_s))
+    while other.x > 395:
+        other.x -= 15
+        person.turn = 0 if other.x > 440 else None
+        stream.frame()
+    while other.x > 100:
+        other.x -= 15
+        answer = stream.frame()
+        assert other.x >= 340 or places(answer) == [(400, 200, 60, 160)]
+
+
+def test_who_is_hidden_does_not_take_the_place_of_who_hides_them() -> None:
+    there = KnownPerson(695, 452, 60, 88, 3, 2)
+    # Somebody on the floor, nearer to where the one before them steps than that one was.
+    behind = KnownPerson(717, 450, 60, 88, 3, 2, hidden_by=0)
+    step = np.array([[715.0, 452.0, 775.0, 540.0]])
+    assert followed((there, behind), step, 0.2) == {0: 0}
+    assert followed((behind, there), step, 0.2) == {1: 0}
+
+
+def test_who_falls_behind_somebody_does_not_walk_on_with_them() -> None:
+    person, other = Person(400, 200), Person(470, 190, width=90, height=200)
+    stream = watched(person, other)
+    for _ in range(3):
+        person.y, person.height = person.y + 30, person.height - 30
+        other.x -= 20
+        stream.frame()
+    person.turn = None
+    other.x = 390
+    stream.run(3)
+    while other.x < WIDTH:
+        other.x += 8
+        stream.frame()
+    ((x, *_),) = places(stream.run(3)[-1])
+    assert x == 400
+
+
+@pytest.mark.parametrize("way", ["left", "right"])
+def test_who_falls_on_the_way_out_is_found_where_pictures_are_rare(way: str) -> None:
+    across, _, _ = WAYS[way]
+    person = Person(400, 150)
+    stream = watched(person, step_s=1.0)
+    for _ in range(20):
+        if min(person.x, WIDTH - person.x - 60) < 150:
+            break
+        person.x += across * 9
+        stream.frame()
+    person.y, person.width, person.height, person.turn = person.y + 100, 160, 60, 90
+    answer = stream.frame()
+    assert (len(answer.detections), answer.known.vanished) == (1, ())
+
+
+@pytest.mark.parametrize("way", ["left", "right"])
+@pytest.mark.parametrize("step_s", [0.5, 1.0, 2.0])
+def test_who_leaves_where_pictures_are_rare_has_not_vanished(way: str, step_s: float) -> None:
+    across, _, over = WAYS[way]
+    person = Person(400, 200)
+    stream = watched(person, step_s=step_s)
+    while not over(person):
+        person.x += across * 10 * step_s
+        assert not stream.frame().known.vanished
+    stream.world.people.clear()
+    assert not any(answer.known.vanished for answer in stream.run(10))
+
+
+def test_after_attention_was_off_nobody_of_before_is_looked_for() -> None:
+    stream = watched(Person(400, 200))
+    stream.attention.forget()
+    stream.settings = AttentionSettings(mode="off")
+    stream.frame()
+    stream.world.people.clear()
+    stream.run(5)
+    stream.settings = AttentionSettings()
+    assert stream.frame().known.vanished == ()
+
+
+def test_what_a_clock_that_went_back_had_paid_counts_no_more() -> None:
+    budget = SearchBudget()
+    limit = SEARCH_SHARE * 4.0 * WINDOW_S / 0.5
+    budget.pay(10_000.0, limit)
+    assert not budget.allows(10_001.0, 4.0, 0.5, 4.0)
+    assert budget.allows(1.0, 4.0, 0.5, 4.0)
 
 
 def test_several_who_vanish_are_all_looked_for() -> None:
