@@ -20,6 +20,7 @@ from workers.people import (
     admitted,
     boxes_of,
     carried,
+    distances,
     followed,
     hidden,
     likeness,
@@ -38,7 +39,8 @@ SOUGHT_WITHIN = 1.2
 about one away."""
 WANDERING = 1.0
 """Who appears away from the edges is somebody who vanished so many body heights a second away, or nearer."""
-MOST_SEARCHES = 8
+MOST_SEARCHES, MOST_AT_ONCE = 8, 2
+"""Of how many the search goes on at most, and in one frame: its looks must not make a worker pass for hung."""
 
 
 class Whereabouts:
@@ -57,6 +59,8 @@ class Whereabouts:
         self._time_s = -math.inf
         """When the last answer was."""
         self._sought: list[VanishedPerson] = []
+        self._missing: list[KnownPerson] = []
+        """Who is looked for in this frame: whose search goes on, and who was just lost."""
         self._known: Known | None = Known()
 
     def forget(self) -> None:
@@ -96,7 +100,7 @@ class Whereabouts:
         self._frame, self._frame_size = frame, frame.frame_size
         self._first = math.isinf(passed_s)
         self._passed_s = 0.0 if self._first else passed_s
-        self._sought = []
+        self._sought, self._missing = [], []
         self._expire()
 
     def _expire(self) -> None:
@@ -117,14 +121,17 @@ class Whereabouts:
 
     def sought(self, found: Detections, bounds: Boxes, *, full: bool) -> list[tuple[KnownPerson, int]]:
         """Return whom to look for at once, and how many streaks of looks there were: who is missing in `found` of a
-        `full` look inside `bounds` (4,), and whose search has come to its next streak.
+        `full` look inside `bounds` (4,), then whose search has come to its next streak, the longest waiting first. Who
+        is one too many waits for the next frame.
         """
         if self._frame.settings.vanish_s is None:
             return []
         missing = self._assess(self._persons(found), bounds, full=True).lacking if full else []
+        self._missing = missing[:MOST_AT_ONCE]
         due = [search for search in self.searches if self._frame.time_s >= search.next_s - 1e-6]
+        due = sorted(due, key=attrgetter("next_s"))[: MOST_AT_ONCE - len(self._missing)]
         self._sought = [search.person for search in due]
-        return [*((person, 0) for person in missing), *((_person(search), search.streaks) for search in due)]
+        return [*((person, 0) for person in self._missing), *((_person(search), search.streaks) for search in due)]
 
     def unseen(self, found: Detections, bounds: Boxes) -> bool:
         """Return whether a look that was not full left open where somebody is: nobody hides them any more."""
@@ -222,13 +229,10 @@ class Whereabouts:
             fate.hidden.append(replace(person, hidden_by=by))
         elif not full:
             fate.unseen.append(replace(person, hidden_by=None))
-        elif not self._left(person, bounds):
+        elif not (self._by_exit(person) or leaving(person, bounds, self._passed_s)):
             fate.missing.append(replace(person, hidden_by=None))
-        elif not (cut_off(person, bounds, self._passed_s) or self._by_exit(person)):
+        elif not (self._by_exit(person) or cut_off(person, bounds, self._passed_s)):
             fate.leaving.append(replace(person, hidden_by=None))
-
-    def _left(self, person: KnownPerson, bounds: Boxes) -> bool:
-        return leaving(person, bounds, self._passed_s) or self._by_exit(person)
 
     def _by_exit(self, person: KnownPerson) -> bool:
         exits = self._frame.settings.exits
@@ -241,7 +245,8 @@ class Whereabouts:
             return
         gone = VanishedPerson(person.x, person.y, person.width, person.height, max(self._time_s, 0.0))
         self.vanished += 1
-        self._sought.append(gone)
+        if person in self._missing:
+            self._sought.append(gone)
         self.searches = (*self.searches, Search(gone, 0, self._frame.time_s, person.length))[-MOST_SEARCHES:]
 
     def _advance(self) -> None:
@@ -269,16 +274,12 @@ class Whereabouts:
         """
         if not (person.inside and sure(person)):
             return person
-        length = max(person.width, person.height)
-        reach = [
-            (math.hypot(one.person.x - person.x, one.person.y - person.y) / length, one)
-            for one in self.searches
-            if one.streaks
-        ]
+        here, now_s = boxes_of((person,)), self._frame.time_s
+        apart = distances(here, self.places)[0] if self.searches else ()
         possible = [
-            (apart, one)
-            for apart, one in reach
-            if apart <= SOUGHT_WITHIN + WANDERING * (self._frame.time_s - one.person.since_s)
+            (way, one)
+            for way, one in zip(apart, self.searches, strict=True)
+            if one.streaks and way <= SOUGHT_WITHIN + WANDERING * (now_s - one.person.since_s)
         ]
         if possible:
             self._find(min(possible, key=lambda pair: pair[0])[1])

@@ -569,12 +569,16 @@ def test_what_a_clock_that_went_back_had_paid_counts_no_more() -> None:
     assert budget.allows(1.0, 4.0, 0.5, 4.0)
 
 
-def test_several_who_vanish_are_all_looked_for() -> None:
-    first, second = Person(200, 200), Person(600, 200)
-    stream = watched(first, second)
+@pytest.mark.parametrize("many", [2, 5])
+def test_several_who_vanish_are_all_looked_for_two_in_a_frame(many: int) -> None:
+    people = [Person(80 + 160 * number, 200) for number in range(many)]
+    stream = watched(*people)
     stream.world.people.clear()
-    stream.world.looks.clear()
-    answer = stream.frame()
-    assert len(answer.known.vanished) == 2
-    assert len(turned_looks(stream.world)) == 4
-    assert np.unique([crop.x for crop in turned_looks(stream.world)]).size == 4
+    looks = []
+    for _ in range(3):
+        stream.world.looks.clear()
+        answer = stream.frame()
+        assert len(answer.known.vanished) == many
+        looks.append(len([crop for crop in stream.world.looks if crop.model == 640 and crop != WHOLE_640]))
+    assert looks == ([6, 0, 0] if many == 2 else [6, 6, 3])
+    assert all(search.streaks == 1 for search in answer.known.searches)
