@@ -81,6 +81,8 @@ class Change:
     """Brightness relative to then, already taken out of `mask`."""
     cut: bool = False
     """The scene is another one altogether: nothing of its outlines is where it was."""
+    back: bool = False
+    """It is the one again that was there before the last cut, as when somebody has stood before the lens."""
 
     @property
     def whole(self) -> bool:
@@ -116,6 +118,7 @@ class Watch:
         self._step = step
         self._restless = np.zeros(first.shape, np.float32)
         self._light = 1.0
+        self._before_cut: Picture | None = None
 
     def compare(self, picture: Picture, passed_s: float) -> Change:
         """Return what differs between `picture` and what was looked at last, `passed_s` after the previous frame."""
@@ -129,7 +132,10 @@ class Watch:
         if float(restless.mean()) < RESTLESS_AREA:
             changed &= ~restless
         change = Change(changed, self._step, light)
-        return replace(change, cut=True) if change.whole and not _same_outlines(picture, self._seen) else change
+        if not change.whole or _same_outlines(picture, self._seen):
+            return change
+        before, self._before_cut = self._before_cut, self._seen
+        return replace(change, cut=True, back=before is not None and _same_outlines(picture, before))
 
     def _note_unrest(self, picture: Picture, least: float, passed_s: float) -> Mask:
         """Return where the picture is restless, this frame's change by more than `least` included."""

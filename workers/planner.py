@@ -9,7 +9,7 @@ import math
 import numpy as np
 from msgspec.structs import replace
 
-from orion.messages import Detections, Region
+from orion.messages import Detections, Known, Region
 from workers.boxes import NONE, Boxes, corners, covered, crop_box, cut, overlaps, pair_up, same_people, union
 from workers.history import History
 from workers.motion import Change
@@ -20,7 +20,7 @@ from workers.scene import HELD_MARGIN, Observation, Scene
 from workers.search import AROUND, Seeking, search_crop
 from workers.suggest import suggest_region
 from workers.trials import Budget, Confirmation
-from workers.vanished import Whereabouts
+from workers.vanished import LONG_LOSS_S, Whereabouts
 
 CONFIRMING_IOU = 0.6
 """Overlap from which a cheap plan's box is the rescan's."""
@@ -47,6 +47,7 @@ class Planner:
         self.budget = Budget()
         self.history = History()
         self.whereabouts = Whereabouts()
+        self._before_cut = Known()
         self.answer: Detections = ()
         self.suggested: Region | None = None
         self.forget()
@@ -86,7 +87,7 @@ class Planner:
         if seen.change is None or seen.time_s < self._last_s:
             self.forget()
         if seen.change is not None and seen.change.cut:
-            self.whereabouts.forget()
+            self._cut(seen.time_s, back=seen.change.back)
         self.whereabouts.begin(seen)
         first = math.isinf(self._last_s)
         self._interval_s = 0.0 if first else seen.time_s - self._last_s
@@ -101,6 +102,13 @@ class Planner:
             self._due = None if plan.full else plan
             return self.scene.full("rescan")
         return plan
+
+    def _cut(self, time_s: float, *, back: bool) -> None:
+        """Forget everybody; where the scene is that of before the last cut again, go on with who was known then."""
+        before, self._before_cut = self._before_cut, self.whereabouts.known
+        self.whereabouts.forget()
+        if back and time_s - before.time_s <= LONG_LOSS_S:
+            self.whereabouts.adopt(before)
 
     def learn(self, plan: Plan, found: Detections) -> Plan | None:
         """Take what `plan` found; return what else to run on the same picture, whose boxes come here next, if

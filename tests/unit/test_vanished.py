@@ -364,6 +364,17 @@ def test_who_vanished_is_forgotten_where_the_scene_is_another_and_only_there(wha
     assert HAPPENS[what](stream).known.vanished == (() if what in FORGETTING else before)
 
 
+@pytest.mark.parametrize("covered_s", [3.0, LONG_LOSS_S + 3.0])
+def test_who_vanished_is_looked_for_again_once_nothing_covers_the_lens_any_more(covered_s: float) -> None:
+    stream = watched(Person(400, 200), furnished=True)
+    stream.world.people.clear()
+    before = stream.run(3)[-1].known.vanished
+    scene, stream.world.scene = stream.world.scene, 77
+    assert not stream.run(round(covered_s / stream.step_s))[-1].known.vanished
+    stream.world.scene = scene
+    assert stream.frame().known.vanished == (before if covered_s < LONG_LOSS_S else ())
+
+
 def test_a_successor_looks_for_whom_the_last_worker_knew_at_its_first_frame() -> None:
     stream = watched(Person(400, 200))
     known = stream.frame().known
