@@ -1,4 +1,4 @@
-"""One made fall tried: played through a detector with attention on and off, and looked at once a second in every way
+"""One made fall tried: played through a detector with attention on and off, and looked at from time to time in every way
 that might find who lies. Runs in the main thread of the benchmark or of one of its processes, which owns the sessions.
 """
 
@@ -22,7 +22,6 @@ KEEP = 0.3
 """Confidence from which a look finds somebody who is known to be there, and up to which Orion keeps them."""
 SURE = 0.5
 """Confidence from which somebody appears."""
-_LOOK_EVERY_S = 1.0
 _OFF_EVERY_S = 0.2
 COST_RATIO = 4.0
 """A 640 inference over a 320 one, given to the planner so that every machine decides alike."""
@@ -47,7 +46,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of one variant. `looks` and `reported` have an entry for each second of lying: what each look scores,
+    """What came of one variant. `looks` and `reported` have an entry for each of these moments of lying: what each look scores,
     and whether attention reported them within `SOON_S`; `upright` has the score of a whole look for each before the
     fall.
     """
@@ -87,13 +86,20 @@ class _Notes:
 
 
 def try_variant(
-    detector: PersonDetector, pair: SessionPair, room: Room, variant: Variant, heights: Sequence[float], *, off: bool
+    detector: PersonDetector,
+    pair: SessionPair,
+    room: Room,
+    variant: Variant,
+    heights: Sequence[float],
+    *,
+    off: bool,
+    look_every_s: float,
 ) -> Trial:
     """Play `variant` through `detector`, with attention on and, with `off`, off, and look at it with `pair`, in crops
-    of so many `heights`.
+    of so many `heights`, once in so many seconds.
     """
     notes, stream_id = _Notes(), f"fall {variant.seed}"
-    looks_due, off_due = _every(_LOOK_EVERY_S), _every(_OFF_EVERY_S)
+    looks_due, off_due = _every(look_every_s), _every(_OFF_EVERY_S)
     for shot, outcome in play(detector, frames(room, variant), stream_id, _ON):
         notes.on.append(answer(shot, outcome))
         notes.effort_on += effort(outcome)

@@ -1,7 +1,7 @@
 """Who falls in made falls and lies: by which looks they can be found, and how long Orion does not report them, with
 attention on and, with --off, off. A look finds them with a box of at least 0.3 in confidence that overlaps the truth,
 since somebody is known to be there. Attention on is played every frame, attention off about five a second; looks are
-tried once a second. With --jobs, each of so many processes has a detector of its own and takes variant by variant.
+tried once a second, or as rarely as --look-every says. With --jobs, each of so many processes has a detector of its own and takes variant by variant.
 """
 
 import argparse
@@ -41,9 +41,11 @@ _GROUPS: tuple[tuple[str, Callable[[Trial], str]], ...] = (
 )
 
 
-def measure(seeds: Sequence[int], jobs: int, *, heights: Sequence[float], off: bool, threads: int) -> Iterator[Trial]:
+def measure(
+    seeds: Sequence[int], jobs: int, *, heights: Sequence[float], off: bool, threads: int, look_every_s: float
+) -> Iterator[Trial]:
     """Yield the trial of every seed, in their order."""
-    one = partial(_try_seed, heights=heights, off=off, threads=threads)
+    one = partial(_try_seed, heights=heights, off=off, threads=threads, look_every_s=look_every_s)
     if jobs == 1:
         yield from map(one, seeds)
         return
@@ -51,12 +53,12 @@ def measure(seeds: Sequence[int], jobs: int, *, heights: Sequence[float], off: b
         yield from pool.map(one, seeds)
 
 
-def _try_seed(seed: int, *, heights: Sequence[float], off: bool, threads: int) -> Trial:
+def _try_seed(seed: int, *, heights: Sequence[float], off: bool, threads: int, look_every_s: float) -> Trial:
     folder = testdata()
     if folder is None:
         raise FileNotFoundError("the test data is gone")
     detector, pair = _sessions(threads)
-    return try_variant(detector, pair, load_room(folder), variant(seed), heights, off=off)
+    return try_variant(detector, pair, load_room(folder), variant(seed), heights, off=off, look_every_s=look_every_s)
 
 
 @cache
@@ -189,6 +191,7 @@ def main() -> None:
     seeds = arguments.only or range(arguments.seed_from, arguments.seed_from + arguments.variants)
     trials = []
     options = {"heights": arguments.heights, "off": arguments.off, "threads": arguments.threads}
+    options["look_every_s"] = arguments.look_every
     for trial in measure(seeds, arguments.jobs, **options):
         trials.append(trial)
         print(f"{len(trials)} of {len(seeds)} variants", end="\r", file=sys.stderr, flush=True)
@@ -206,6 +209,7 @@ def _settings(arguments: argparse.Namespace, trials: Sequence[Trial]) -> Row:
         "same_iou": SAME_IOU,
         "cost_ratio": COST_RATIO,
         "around_heights": arguments.heights,
+        "look_every_s": arguments.look_every,
     }
 
 
@@ -225,9 +229,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--heights", type=float, nargs="+", default=AROUND_HEIGHTS, metavar="H", help="sides of the looks' crops"
     )
+    parser.add_argument(
+        "--look-every", type=float, default=1.0, metavar="S", help="seconds between those looks (default 1)"
+    )
     parser.add_argument("--off", action="store_true", help="also with attention off, five frames a second")
     parser.add_argument("--table", action="store_true", help="also a row for every variant")
     arguments = parser.parse_args()
+    if not arguments.look_every > 0:
+        parser.error(f"argument --look-every: must be above 0, not {arguments.look_every}")
     for name in ("variants", "jobs", "threads"):
         if getattr(arguments, name) < 1:
             parser.error(f"argument --{name}: must be at least 1, not {getattr(arguments, name)}")

@@ -21,8 +21,8 @@ def reported() -> set[str]:
 
 
 def test_every_event_has_its_row() -> None:
-    rows = set(re.findall(r"^\| `([a-z_]+)` \|", GUIDE.read_text("utf-8"), re.MULTILINE))
-    assert rows == reported()
+    (table,) = (part for part in GUIDE.read_text("utf-8").split("\n\n") if part.startswith("| event |"))
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) == reported()
 
 
 def test_the_examples_that_it_names_are_there() -> None:
