@@ -1,5 +1,5 @@
-"""One made fall tried: played through a detector with attention on and off, and looked at from time to time in every way
-that might find who lies. Runs in the main thread of the benchmark or of one of its processes, which owns the sessions.
+"""One made fall tried: played through a detector with attention on and off, and looked at now and then in every way that
+might find who lies. Runs in the main thread of the benchmark or of one of its processes, which owns the sessions.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,9 +46,9 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of one variant. `looks` and `reported` have an entry for each of these moments of lying: what each look scores,
-    and whether attention reported them within `SOON_S`; `upright` has the score of a whole look for each before the
-    fall.
+    """What came of one variant. `looks` and `reported` have an entry for each of these moments of lying: what each look
+    scores, and whether attention reported them within `SOON_S`; `upright` has the score of a whole look for each
+    before the fall.
     """
 
     variant: Variant

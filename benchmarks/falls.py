@@ -1,7 +1,8 @@
 """Who falls in made falls and lies: by which looks they can be found, and how long Orion does not report them, with
 attention on and, with --off, off. A look finds them with a box of at least 0.3 in confidence that overlaps the truth,
 since somebody is known to be there. Attention on is played every frame, attention off about five a second; looks are
-tried once a second, or as rarely as --look-every says. With --jobs, each of so many processes has a detector of its own and takes variant by variant.
+tried once a second, or as rarely as --look-every says. With --jobs, each of so many processes has a detector of its own
+and takes variant by variant.
 """
 
 import argparse

@@ -111,6 +111,10 @@ def test_thresholds_and_classes_change_like_models(mosquitto: Mosquitto, tmp_pat
         part = {"models": {"person_detector": {"confidence": 0.95}}, "attention": {"alpha": 0.7}}
         applied = operator.do("update_config", config=part)["applied"]
         assert applied == ["attention.alpha", "models.person_detector.confidence"]
+        # Who is known already stays, with less than what who appears must have ...
+        assert operator.await_more(2)[-1]["data"]["detections"][0]["kept"]
+        # ... until that is asked of them, too.
+        operator.do("update_config", config={"models": {"person_detector": {"confidence_keep": 0.95}}})
         assert operator.await_more(2)[-1]["data"]["count"] == 0
         wrong = {"models": {"person_detector": {"classes": ["unicorn"]}}, "attention": {"alpha": 0.1}}
         answer = operator.ask("update_config", config=wrong)
