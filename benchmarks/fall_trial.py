@@ -1,5 +1,5 @@
-"""One made fall tried: played through a detector with attention on and off, and looked at now and then in every way that
-might find who lies. Runs in the main thread of the benchmark or of one of its processes, which owns the sessions.
+"""One made fall tried: played through a detector with attention on and off, and looked at now and then in every way
+that might find who lies. Runs in the main thread of the benchmark or of one of its processes, which owns the sessions.
 """
 
 from collections.abc import Callable, Sequence
