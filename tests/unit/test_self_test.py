@@ -1,6 +1,7 @@
 """A provider that runs and does not see is found out, at load and later, and never takes the place of one that does."""
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from benchmarks.scoring import xywh
 from models.build_embedded import model_path
 from orion.errors import ModelError
 from orion.messages import AttentionSettings, Crop, DetectorSpec, DetectRequest
+from tests.instances import until
 from tests.losing import Around
 from tests.models import picture, placed, seeing
 from tests.standins import Copying, First, Inventing, Late, Zeros, going_blind, standing_in
@@ -345,6 +347,33 @@ def test_a_run_that_fails_is_told_as_a_failure_to_see(quick: Pair, monkeypatch: 
     session = detector._pair.lanes[640].session
     session._session = Broken(session._session)
     assert "onnxruntime cannot run it: out of memory" in (detector.self_test() or "")
+    detector.close()
+
+
+def test_a_provider_that_fails_at_a_known_picture_gives_way_to_cpu_as_at_a_frame(
+    quick: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [False]
+
+    class Breaking(Around):
+        def run_with_iobinding(self, binding: object) -> None:
+            if broken[0]:
+                raise RuntimeError("the device was lost")
+            self._inner.run_with_iobinding(binding)
+
+    standing_in(monkeypatch, Breaking)
+    detector = PersonDetector(spec(*quick, "openvino"), Clock())
+    assert [session.provider for session in detector.info.sessions] == ["openvino"] * 2
+    broken[0] = True
+    assert detector.self_test() is None
+    assert detector.self_test_wait_s == math.inf
+    frame = picture(640, 480, [(100, 100, 300, 300)])
+    request = DetectRequest("cam0", 0.0, settings=AttentionSettings(mode="off"))
+    until(lambda: detector._relief is not None and detector._relief.done(), "cpu is loaded")
+    with pytest.raises(ModelError, match="cpu answers the frames after this one"):
+        detector.process(frame, request)
+    assert len(detector.process(frame, request).detections) == 1
+    assert [session.provider for session in detector.info.sessions] == ["cpu"] * 2
     detector.close()
 
 
