@@ -148,6 +148,8 @@ def test_a_worker_that_dies_while_it_loads_leaves_the_old_pair_everywhere(
     mosquitto: Mosquitto, tmp_path: Path, models: Path
 ) -> None:
     with operated(mosquitto, tmp_path, models, "--source", SMALL, "--source", SMALL) as (operator, _):
+        # One that still starts would not be asked to load.
+        operator.await_more(1, "cam1")
         pids = [worker["pid"] for worker in operator.status()["workers"]]
         # A stopped worker is asked to load and does not: its death comes surely in between.
         operator.do("pause_inference")
