@@ -5,9 +5,7 @@ upright, and both turned. Runs in the main thread of a benchmark or a test, whic
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from msgspec.structs import replace
 
 from orion.messages import Crop, Pixels, Turn
 from workers.boxes import Boxes, confidences, corners, overlaps
@@ -72,29 +70,6 @@ def crop_around(box: Boxes, heights: float, frame_size: tuple[int, int]) -> Crop
 
 def score_at(pair: SessionPair, frame: Pixels, crop: Crop, turn: Turn, truth: Boxes) -> float:
     """Return the best confidence of what is found in `crop`, turned by `turn` degrees, and overlaps `truth` (4,)."""
-    boxes, found = look_at(pair, frame, crop, turn)
-    good = overlaps(boxes, truth[None])[:, 0] >= SAME_IOU
-    return float(found[good].max(initial=0.0))
-
-
-def look_at(pair: SessionPair, frame: Pixels, crop: Crop, turn: Turn) -> tuple[Boxes, NDArray[np.float64]]:
-    """Return the boxes (N, 4), corners in pixels of the frame, and confidences that are found in `crop`, turned."""
-    if turn == 0:
-        detections, _ = infer(pair, frame, crop)
-        return corners(detections), confidences(detections)
-    piece = frame[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
-    way = cv2.ROTATE_90_CLOCKWISE if turn > 0 else cv2.ROTATE_90_COUNTERCLOCKWISE
-    turned: Pixels = np.asarray(cv2.rotate(piece, way), np.uint8)
-    detections, _ = infer(pair, turned, Crop(0, 0, crop.height, crop.width, crop.model))
-    return turned_back(corners(detections), crop, turn), confidences(detections)
-
-
-def turned_back(boxes: Boxes, crop: Crop, turn: Turn) -> Boxes:
-    """Return `boxes` (N, 4), corners in pixels of the crop after it was turned, in pixels of the frame."""
-    x1, y1, x2, y2 = boxes.T
-    if turn > 0:
-        x1, y1, x2, y2 = y1, crop.height - x2, y2, crop.height - x1
-    elif turn < 0:
-        x1, y1, x2, y2 = crop.width - y2, x1, crop.width - y1, x2
-    back: Boxes = np.stack([x1 + crop.x, y1 + crop.y, x2 + crop.x, y2 + crop.y], axis=1)
-    return back
+    found, _ = infer(pair, frame, replace(crop, turn=turn))
+    good = overlaps(corners(found), truth[None])[:, 0] >= SAME_IOU
+    return float(confidences(found)[good].max(initial=0.0))
